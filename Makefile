@@ -1,0 +1,70 @@
+# What one does in a checkout. Needs Python 3.11 or later with its venv module, make, and nothing else; everything is
+# installed into .venv, from the lock files, by hash. Stamp files make repeated runs instant.
+
+PYTHON ?= python3
+# For `make lock` alone.
+UV ?= $(or $(wildcard .venv/bin/uv),uv)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMPS := .venv/.stamps
+# The lock files hold the public hashes of every platform, whatever mirrors this machine has configured.
+COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+	$(UV) pip compile --quiet --no-config --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-header --no-annotate $(LOCKFLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench schema lock clean
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
+	@$(BIN)/aegis-proxy demo
+
+test: $(STAMPS)/dev ## run the test suite (TESTS=path narrows it)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(STAMPS)/dev ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMPS)/dev ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/dev ## measure, and print ratios
+	$(BIN)/python -m bench
+
+schema: $(STAMPS)/runtime ## write config/gateway.schema.json anew from proxy/settings.py
+	$(BIN)/python -c 'from proxy.settings import render_schema; print(render_schema(), end="")' > config/gateway.schema.json
+
+lock: ## resolve the lock files anew, with uv (LOCKFLAGS=--upgrade takes newer versions)
+	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+clean: ## remove .venv and everything built or cached
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './node_modules/*' -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: $(PYTHON) is not Python 3.11 or later; name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements.lock pyproject.toml | $(STAMPS)/venv
+	@echo 'installing from requirements.lock into .venv'
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@$(PIP) check
+	@touch $@
+
+$(STAMPS)/dev: requirements-dev.lock $(STAMPS)/runtime
+	@echo 'installing from requirements-dev.lock into .venv'
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@

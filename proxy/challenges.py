@@ -1,0 +1,169 @@
+"""How do we say no? One table: a reason's status, headers and body.  [pure]
+
+In goes a Refusal and how the client speaks, out comes a complete answer. This is the only room that knows status
+numbers. Bodies are RFC 9457 problems with an `error` member for the platform's SDKs; on MCP routes JSON-RPC errors,
+because that is what MCP clients show to their users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from proxy.errors import Reason, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`challenge`: the error code of `WWW-Authenticate: Bearer` (RFC 6750 section 3.1), "" for none; None: no header.
+
+    `close`: what follows on the connection cannot be trusted to be the next request.
+    """
+
+    status: int
+    title: str
+    challenge: str | None = None
+    rpc_code: int | None = None
+    close: bool = False
+
+
+TABLE: dict[Reason, Row] = {
+    # RFC 6750 section 3: a request without any credential gets a challenge without an error code.
+    Reason.CREDENTIAL_MISSING: Row(401, "API key required", ""),
+    Reason.CREDENTIAL_MALFORMED: Row(401, "Invalid API key", "invalid_token"),
+    Reason.CREDENTIAL_INVALID: Row(401, "Invalid API key", "invalid_token"),
+    Reason.CREDENTIAL_REPEATED: Row(400, "More than one credential", "invalid_request"),
+    Reason.CREDENTIAL_MISPLACED: Row(400, "API key in the URL", "invalid_request"),
+    Reason.KEY_EXPIRED: Row(401, "API key expired", "invalid_token"),
+    Reason.KEY_REVOKED: Row(401, "API key revoked", "invalid_token"),
+    Reason.KEY_DISABLED: Row(401, "API key disabled", "invalid_token"),
+    Reason.SECRET_RETIRED: Row(401, "API key rotated", "invalid_token"),
+    Reason.OWNER_DISABLED: Row(401, "Account disabled", "invalid_token"),
+    Reason.REQUEST_UNREADABLE: Row(400, "Not readable as HTTP", close=True),
+    Reason.HEAD_TOO_LARGE: Row(431, "Request head too large", close=True),
+    Reason.TARGET_NOT_CANONICAL: Row(400, "Ambiguous request target", close=True),
+    Reason.ROUTE_UNKNOWN: Row(404, "Not found"),
+    Reason.METHOD_NOT_ALLOWED: Row(405, "Method not allowed"),
+    Reason.HOST_NOT_ALLOWED: Row(421, "Host not served here"),
+    Reason.ORIGIN_NOT_ALLOWED: Row(403, "Origin not allowed"),
+    Reason.HEADER_INVALID: Row(400, "Invalid header", close=True),
+    Reason.HEADER_REPEATED: Row(400, "Repeated header", close=True),
+    Reason.HEADER_MISMATCH: Row(400, "Header and body disagree", rpc_code=-32020),  # MCP 2026-07-28, HeaderMismatch
+    Reason.QUERY_NOT_ALLOWED: Row(400, "Query member not allowed"),
+    Reason.HTTP_VERSION_UNSUPPORTED: Row(505, "HTTP version not supported", close=True),
+    Reason.TRANSFER_ENCODING_UNSUPPORTED: Row(501, "Transfer coding not supported", close=True),
+    Reason.EXPECTATION_FAILED: Row(417, "Expectation not supported", close=True),
+    Reason.CONTENT_TYPE_UNSUPPORTED: Row(415, "Content type not supported"),
+    Reason.CONTENT_ENCODING_UNSUPPORTED: Row(415, "Content coding not supported"),
+    Reason.NOT_ACCEPTABLE: Row(406, "Not acceptable"),
+    Reason.BODY_TOO_LARGE: Row(413, "Body too large", close=True),
+    Reason.BODY_UNEXPECTED: Row(400, "Body not expected", close=True),
+    Reason.BODY_TIMEOUT: Row(408, "Body came too slowly", close=True),
+    Reason.MESSAGE_UNREADABLE: Row(400, "Not strict JSON", rpc_code=-32700),
+    Reason.MESSAGE_INVALID: Row(400, "Not one JSON-RPC message", rpc_code=-32600),
+    Reason.ROUTE_DENIED: Row(403, "Not allowed for this key", "insufficient_scope"),
+    Reason.MESSAGE_DENIED: Row(403, "Not allowed for this key", "insufficient_scope"),
+    Reason.METHOD_UNKNOWN: Row(404, "Unknown method", rpc_code=-32601),
+    Reason.RIGHTS_CHANGED: Row(403, "The key's rights changed", "insufficient_scope"),
+    Reason.SESSION_UNKNOWN: Row(404, "Session not found"),
+    # Never 401 or 403 for what we cannot know: clients throw keys away on those.
+    Reason.HASHING_BUSY: Row(503, "Busy"),
+    Reason.STATE_UNKNOWN: Row(503, "Key state unknown"),
+    Reason.DATABASE_SILENT: Row(503, "Key database silent"),
+    Reason.DRAINING: Row(503, "Shutting down", close=True),
+    Reason.INTERNAL: Row(503, "A check failed"),
+    Reason.UPSTREAM_UNREACHABLE: Row(502, "Upstream unreachable"),
+    Reason.UPSTREAM_TIMEOUT: Row(504, "Upstream timed out"),
+    Reason.UPSTREAM_PROTOCOL: Row(502, "Upstream broke the protocol"),
+    Reason.UPSTREAM_CREDENTIAL: Row(502, "Upstream refused the proxy"),
+    Reason.UPSTREAM_ANSWER_TOO_LARGE: Row(502, "Upstream answer too large"),
+    Reason.UPSTREAM_SESSION_CONFLICT: Row(502, "Upstream session conflict"),
+    Reason.UPSTREAM_REDIRECT: Row(502, "Upstream redirected"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the client speaks: JSON-RPC on MCP routes; `modern`: revision 2026-07-28; `rpc_denials` as the route says."""
+
+    json_rpc: bool
+    modern: bool = False
+    rpc_denials: str = "json-rpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete refusal, ready to be sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    close: bool
+
+
+def form_answer(refusal: Refusal, dialect: Dialect, *, realm: str, request_id: str) -> Answer:
+    """The answer to a refused request."""
+    row = TABLE[refusal.reason]
+    status = _settle_status(refusal, row, dialect)
+    headers = {
+        "Content-Type": "application/json" if dialect.json_rpc else "application/problem+json",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "X-Request-Id": request_id,
+    }
+    if row.challenge is not None and status != 200:
+        headers["WWW-Authenticate"] = _form_challenge(row.challenge, refusal, realm)
+    if refusal.retry_after_seconds is not None:
+        headers["Retry-After"] = str(refusal.retry_after_seconds)
+    if refusal.reason is Reason.METHOD_NOT_ALLOWED and refusal.data:
+        headers["Allow"] = ", ".join(refusal.data["allow"])
+    body = form_rpc_error(refusal, request_id) if dialect.json_rpc else _form_problem(refusal, row, status, request_id)
+    return Answer(status, headers, body, row.close)
+
+
+def form_rpc_error(refusal: Refusal, request_id: str) -> bytes:
+    """The refusal as a JSON-RPC error answer. Codes of our own lie outside -32768 to -32000, which are reserved."""
+    row = TABLE[refusal.reason]
+    code = row.rpc_code if row.rpc_code is not None else -(31_000 + row.status)
+    explanation: dict[str, Any] = {"reason": refusal.reason, "request_id": request_id, **(refusal.data or {})}
+    error = {"code": code, "message": refusal.detail, "data": explanation}
+    return orjson.dumps({"jsonrpc": "2.0", "id": refusal.rpc_id, "error": error})
+
+
+def _settle_status(refusal: Refusal, row: Row, dialect: Dialect) -> int:
+    """A denied JSON-RPC request is answered in JSON-RPC, with 200: a static key cannot step up, and editors answer 401
+    and 403 alike by starting OAuth and dropping the key. A message without an id has no answer to carry the no."""
+    answerable = dialect.json_rpc and refusal.rpc_id is not None
+    if refusal.reason in (Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED) and answerable:
+        return 200 if dialect.rpc_denials == "json-rpc" else 403
+    if refusal.reason is Reason.METHOD_UNKNOWN and dialect.json_rpc:
+        if not answerable:
+            return 403
+        return 404 if dialect.modern else 200
+    return row.status
+
+
+def _form_challenge(error: str, refusal: Refusal, realm: str) -> str:
+    """No `resource_metadata`: without an authorization server it makes editors start OAuth and drop the key."""
+    parameters = [f'realm="{realm}"']
+    if error:
+        parameters.append(f'error="{error}"')
+    missing = " ".join((refusal.data or {}).get("missing", ()))
+    if error == "insufficient_scope" and missing.isascii() and '"' not in missing and "\\" not in missing:
+        parameters.append(f'scope="{missing}"')
+    return "Bearer " + ", ".join(parameters)
+
+
+def _form_problem(refusal: Refusal, row: Row, status: int, request_id: str) -> bytes:
+    problem: dict[str, Any] = {
+        "type": f"urn:aegis-proxy:problem:{refusal.reason}",
+        "title": row.title,
+        "status": status,
+        "detail": refusal.detail,
+        "code": refusal.reason,
+        "request_id": request_id,
+        "error": refusal.detail,
+    }
+    return orjson.dumps(problem | dict(refusal.data or {}))

@@ -1,0 +1,134 @@
+"""`aegis-proxy keys …`: mint, list, show, revoke."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
+from proxy.cli.output import form_key, print_json, print_key, print_keys, say, say_error
+from proxy.keys.hashing import Hasher
+from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, parse_expiry
+from proxy.keys.store import KeyStore, KeySummary
+from proxy.policy import load_policy
+from proxy.settings import Settings
+
+app = typer.Typer(help="Mint, list, show and revoke API keys.", no_args_is_help=True)
+NOT_FOUND = 5
+MINT_SECONDS = 30.0  # an operator waits longer than a request would
+
+KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id: the part between the first two '_'.")]
+
+
+@app.command("mint")
+def mint_key(
+    name: Annotated[str, typer.Option(help="What the key is for, 1 to 64 characters.")],
+    owner: Annotated[str, typer.Option(help="Whose key it is.")],
+    tenant: Annotated[str | None, typer.Option(help="The owner's tenant, for a new owner. Default: 'default'.")] = None,
+    tier: Annotated[str | None, typer.Option(help="The owner's tier, for a new owner. Default: the policy's.")] = None,
+    preset: Annotated[str | None, typer.Option(help="read-only, execution, developer or full-access.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="A single scope, such as workflow:run:nightly-etl; may be repeated.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="7d, 30d, 90d, 1y, never, or an ISO date.")] = "90d",
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Mint a key. The key alone goes to stdout, once; nobody can show it again.
+
+    `KEY=$(aegis-proxy keys mint --name ci --owner ada --preset execution)`
+    """
+    try:
+        request = MintRequest(
+            name=name, owner=owner, actor=get_actor(), tenant=tenant, tier=tier, preset=preset,
+            scopes=tuple(scope or ()), expires_at=parse_expiry(expires, datetime.now(UTC)),
+        )  # fmt: skip
+        minted = asyncio.run(_mint(read_settings(config), request))
+    except MintError as error:
+        say_error(str(error))
+        raise typer.Exit(2) from error
+    if json:
+        print_json({**form_key(minted.summary), "key": minted.token})
+        return
+    typer.echo(minted.token)
+    say(
+        f"[green]Minted[/] {minted.summary.id} for {owner}. Copy it now: it is not stored and cannot be shown again."
+        f"\nRevoke it with: aegis-proxy keys revoke {minted.summary.id}"
+    )
+
+
+async def _mint(settings: Settings, request: MintRequest) -> MintedKey:
+    hashing = settings.hashing
+    hasher = Hasher(
+        memory_cost_kib=hashing.memory_cost_kib, time_cost=hashing.time_cost, threads=1, queue_size=1,
+        timeout_seconds=MINT_SECONDS,
+    )  # fmt: skip
+    try:
+        async with open_database(settings) as database:
+            return await mint(request, policy=load_policy(settings.policy), store=KeyStore(database), hasher=hasher)
+    finally:
+        hasher.close()
+
+
+@app.command("list")
+def list_keys(
+    owner: Annotated[str | None, typer.Option(help="Only this owner's keys.")] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """List keys, newest first."""
+
+    async def read(settings: Settings) -> list[KeySummary]:
+        async with open_database(settings) as database:
+            return await KeyStore(database).list_keys(owner)
+
+    summaries = asyncio.run(read(read_settings(config)))
+    if json:
+        print_json({"api_keys": [form_key(summary) for summary in summaries]})
+    elif summaries:
+        print_keys(summaries)
+    else:
+        say("No keys yet. Mint one with: aegis-proxy keys mint --name NAME --owner OWNER --preset read-only")
+
+
+@app.command("show")
+def show_key(key: KeyArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show one key: what it may do, until when, and what became of it."""
+
+    async def read(settings: Settings) -> KeySummary | None:
+        async with open_database(settings) as database:
+            return await KeyStore(database).find_key(key)
+
+    _print_found(asyncio.run(read(read_settings(config))), key, json)
+
+
+@app.command("revoke")
+def revoke_key(
+    key: KeyArgument,
+    reason: Annotated[str | None, typer.Option(help="Why, for the audit and the key's page.")] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Revoke a key, for good: every running proxy refuses it at once and ends what it holds."""
+
+    async def revoke(settings: Settings) -> KeySummary | None:
+        async with open_database(settings) as database:
+            return await KeyStore(database).revoke_key(key, actor=get_actor(), reason=reason)
+
+    summary = asyncio.run(revoke(read_settings(config)))
+    if summary is not None and not json:
+        say(f"[red]Revoked[/] {summary.id}. Its calls, streams and sessions are being ended on every instance.")
+    _print_found(summary, key, json)
+
+
+def _print_found(summary: KeySummary | None, key: str, json: bool) -> None:
+    if summary is None:
+        say_error(f"There is no key {key}. See: aegis-proxy keys list")
+        raise typer.Exit(NOT_FOUND)
+    if json:
+        print_json(form_key(summary))
+    else:
+        print_key(summary)

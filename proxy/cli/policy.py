@@ -1,0 +1,36 @@
+"""`aegis-proxy policy …`: what security teams run before and instead of hoping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.cli.output import print_json, say
+from proxy.policy import load_policy
+from proxy.settings import find_shipped
+
+app = typer.Typer(help="Check the policy file.", no_args_is_help=True)
+
+
+@app.command("check")
+def check_policy(
+    file: Annotated[Path | None, typer.Argument(help="The policy file. Default: the shipped policy.yaml.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")] = False,
+) -> None:
+    """Check a policy file: every fault at once, with its line and its mend."""
+    path = file or find_shipped("policy.yaml")
+    policy = load_policy(path)
+    if json:
+        print_json({"file": str(path), "revision": policy.revision, "presets": list(policy.presets)})
+    else:
+        say(
+            f"[green]ok[/] {path}: revision {policy.revision}, {len(policy.routes)} routes,"
+            f" {len(policy.catalogue)} scopes, presets {', '.join(policy.presets)}"
+        )
+
+
+@app.callback()
+def describe() -> None:
+    """Check the policy file."""

@@ -1,0 +1,96 @@
+"""`aegis-proxy serve` and `aegis-proxy demo`: the proxy itself, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from proxy.cli.context import ConfigOption, get_postgres_directory, read_settings, with_database
+from proxy.cli.output import say
+from proxy.database import migrate
+from proxy.logs import configure_logging, get_logger
+from proxy.policy import load_policy
+from proxy.server import Proxy, run_proxy
+from proxy.settings import Settings
+
+log = get_logger("server")
+
+
+def serve(
+    config: ConfigOption = None,
+    policy: Annotated[Path | None, typer.Option(help="The policy file; overrides the configuration.")] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Run a private PostgreSQL in the state directory.")
+    ] = False,
+    migrations: Annotated[
+        bool, typer.Option("--migrate/--no-migrate", help="Bring the database schema up to date first.")
+    ] = True,
+) -> None:
+    """Run the proxy until SIGTERM or Ctrl-C, then drain and leave."""
+    settings = read_settings(config)
+    if policy is not None:
+        settings = settings.model_copy(update={"policy": policy})
+    configure_logging(settings.log_level)
+    uvloop.run(_serve(settings, embedded=embedded, migrations=migrations))
+
+
+async def _serve(settings: Settings, *, embedded: bool, migrations: bool) -> None:
+    policy = load_policy(settings.policy)
+    async with AsyncExitStack() as stack:
+        if embedded:
+            from proxy.embedded_postgres import run_embedded_postgres
+
+            directory = get_postgres_directory(settings)
+            postgres = await stack.enter_async_context(
+                run_embedded_postgres(directory, on_progress=lambda step: log.info("embedded_postgres", step=step))
+            )
+            settings = with_database(settings, postgres.url)
+        if migrations and settings.database.url is not None:
+            applied = await migrate(settings.database.url.get_secret_value())
+            log.info("schema", applied=applied)
+        proxy = await stack.enter_async_context(run_proxy(settings, policy))
+        await wait_and_drain(proxy)
+
+
+async def wait_and_drain(proxy: Proxy) -> None:
+    """Return after the first SIGTERM or SIGINT and the draining it starts; a second one cuts the draining short."""
+    loop = asyncio.get_running_loop()
+    told, again = asyncio.Event(), asyncio.Event()
+
+    def hear() -> None:
+        (again if told.is_set() else told).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear)
+    await told.wait()
+    log.info("draining", exchanges=len(proxy.registry), budget_seconds=proxy.drain_seconds)
+    draining = asyncio.create_task(proxy.drain())
+    impatient = asyncio.create_task(again.wait())
+    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, impatient):
+        task.cancel()
+    await asyncio.wait({draining, impatient})
+    log.info("stopped")
+
+
+def demo(
+    listen: Annotated[str, typer.Option(help="Where clients connect; port 0 picks a free one.")] = "127.0.0.1:8080",
+    ops_listen: Annotated[str, typer.Option(help="Health and metrics.")] = "127.0.0.1:9090",
+) -> None:
+    """Try it all on this machine: a database, a sample MCP server, the proxy, and a key for each preset.
+
+    Everything is thrown away on Ctrl-C.
+    """
+    try:
+        from proxy.demo.command import run_demo
+    except ModuleNotFoundError as error:
+        say(f'The demo needs {error.name}: pip install "aegis-mcp-proxy\\[demo]"')
+        sys.exit(1)
+    uvloop.run(run_demo(listen, ops_listen))

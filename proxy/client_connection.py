@@ -1,0 +1,100 @@
+"""The connection to a client: aiohttp's, with the deadlines and the silence it lacks.  [io]
+
+aiohttp 3.14 sets no deadline before a handler runs, answers a malformed request with the bytes it could not read, and
+logs a traceback for each. Here a request head has to arrive in time, an unreadable one gets a constant answer and a
+counted, rate-limited line, and a client that leaves is noticed by whoever asked to be told (`on_lost`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.errors import Reason, RequestError
+from proxy.logs import get_logger
+
+log = get_logger("connection")
+
+
+class ClientConnection(RequestHandler):
+    """One client. `refuse` turns a refusal into a complete response."""
+
+    __slots__ = ("_head_deadline", "_head_timeout_seconds", "_refuse", "on_lost")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        head_timeout_seconds: float,
+        refuse: Callable[[RequestError], web.Response],
+        **settings: Any,  # noqa: ANN401 - aiohttp's own, passed through
+    ) -> None:
+        super().__init__(manager, **settings)
+        self._head_timeout_seconds = head_timeout_seconds
+        self._refuse = refuse
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self.on_lost: Callable[[], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        """A head begun has to be finished in time; one that has arrived stops the clock."""
+        super().data_received(data)
+        if self._messages or self._current_request is not None:
+            self._disarm()
+        elif self._head_deadline is None:
+            self._arm()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._disarm()
+        if self.on_lost is not None:
+            self.on_lost()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._head_deadline = self._loop.call_later(self._head_timeout_seconds, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _give_up(self) -> None:
+        self._head_deadline = None
+        if self._current_request is None:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """A constant answer: what could not be read is not repeated, neither to the client nor to the log."""
+        if isinstance(exc, LineTooLong):
+            refusal = RequestError(Reason.HEAD_TOO_LARGE, "The request line or a header is too long.")
+        elif status == 500:
+            log.error("handler_failed", exc_info=exc)
+            refusal = RequestError(Reason.INTERNAL, "The request could not be handled.")
+        else:
+            refusal = RequestError(Reason.REQUEST_UNREADABLE, "This is not a request that can be read as HTTP/1.1.")
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer has begun already")
+        response = self._refuse(refusal)
+        response.force_close()
+        return response
+
+
+class ClientServer(web.Server):
+    """aiohttp's low-level server, making `ClientConnection`s."""
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self, loop=self._loop, **self._kwargs)

@@ -1,0 +1,48 @@
+"""What did the caller present?  [pure]
+
+In go the raw request headers and the query, out comes a `PresentedCredential`, None when nothing was presented, or a
+CredentialError when what was presented is no key. It knows nothing of whose key it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.errors import CredentialError, Reason
+from proxy.keys.token import SCANNER_PATTERN, Token, parse_token
+
+# Where clients are known to put tokens; logs, histories and referrers keep URLs (RFC 6750 section 5.3).
+_TOKEN_MEMBERS = re.compile(r"(?:^|&)(?:access_token|token|api_key|apikey|key)=", re.IGNORECASE)
+_KEY = re.compile(SCANNER_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedCredential:
+    """A well-formed key, not yet verified."""
+
+    token: Token
+
+
+def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential | None:
+    """The one Bearer key of a request. Raises CredentialError; its text never quotes what was presented."""
+    if query and (_TOKEN_MEMBERS.search(query) or _KEY.search(query)):
+        raise CredentialError(
+            Reason.CREDENTIAL_MISPLACED,
+            "A key never belongs in a URL, where logs and histories keep it. Send it as 'Authorization: Bearer <key>';"
+            " if it was a real one, revoke it now.",
+        )
+    values = headers.getall("Authorization", ())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise CredentialError(Reason.CREDENTIAL_REPEATED, "More than one Authorization header.")
+    scheme, separator, text = values[0].partition(" ")
+    if scheme.lower() != "bearer" or not separator:
+        raise CredentialError(Reason.CREDENTIAL_MALFORMED, "The Authorization header is not 'Bearer <key>'.")
+    try:
+        return PresentedCredential(parse_token(text.strip(" ")))
+    except ValueError as error:
+        raise CredentialError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error

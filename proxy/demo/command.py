@@ -1,0 +1,134 @@
+"""`aegis-proxy demo`: the whole product on one machine, thrown away on Ctrl-C.  [io]
+
+An embedded PostgreSQL of its own (whatever the environment says), the sample MCP server, the proxy, and a key for each
+preset, printed with commands to paste. Its keys live a day.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from proxy.cli.context import with_database
+from proxy.cli.serve import wait_and_drain
+from proxy.database import Database, migrate
+from proxy.demo.sample_server import run_sample_server
+from proxy.embedded_postgres import run_embedded_postgres
+from proxy.keys.hashing import Hasher
+from proxy.keys.minting import MintedKey, MintRequest, mint
+from proxy.keys.store import KeyStore
+from proxy.logs import configure_logging
+from proxy.policy import Policy, load_policy
+from proxy.server import run_proxy
+from proxy.settings import Settings, load_settings
+
+OWNER = "demo"
+KEY_LIFETIME = timedelta(days=1)
+ONE_WORKFLOW = "workflow:run:nightly-etl"
+# A demo behaves the same wherever it is run: of the environment it hears only how much to log.
+HEARD = ("AEGIS_LOG_LEVEL",)
+
+
+async def run_demo(listen: str, ops_listen: str) -> None:
+    """Start everything, print what to try, wait for Ctrl-C, clean up. Raises ProxyError."""
+    console = Console(highlight=False)
+    environ = {name: os.environ[name] for name in HEARD if name in os.environ}
+    async with AsyncExitStack() as stack:
+        with console.status("starting") as status:
+
+            def show(step: str) -> None:
+                status.update(step)
+                if not console.is_terminal:
+                    console.print(f"… {step}")
+
+            show("starting a private PostgreSQL")
+            postgres = await stack.enter_async_context(run_embedded_postgres(None, on_progress=show))
+            show("creating the schema")
+            await migrate(postgres.url)
+            show("starting the sample MCP server")
+            sample = await stack.enter_async_context(run_sample_server())
+            settings = with_database(
+                load_settings(
+                    None,
+                    {"AEGIS_UPSTREAM_MCP": sample.url, "AEGIS_LISTEN": listen, "AEGIS_OPS_LISTEN": ops_listen,
+                     "AEGIS_SECRET_KEY": os.urandom(32).hex(), **environ},
+                ),
+                postgres.url,
+            )  # fmt: skip
+            policy = load_policy(settings.policy)
+            show("minting keys")
+            keys = await mint_demo_keys(settings, policy)
+            show("starting the proxy")
+            configure_logging(settings.log_level, sys.stderr)
+            proxy = await stack.enter_async_context(run_proxy(settings, policy))
+            await proxy.wait_trusted()
+        print_welcome(console, keys, f"http://{proxy.data_address}", f"http://{proxy.ops_address}", postgres.url)
+        await wait_and_drain(proxy)
+        console.print("cleaning up")
+
+
+async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, MintedKey]:
+    """A key for each preset, and one for a single workflow, by name."""
+    hashing = settings.hashing
+    hasher = Hasher(
+        memory_cost_kib=hashing.memory_cost_kib,
+        time_cost=hashing.time_cost,
+        threads=1,
+        queue_size=8,
+        timeout_seconds=30,
+    )
+    wanted: dict[str, tuple[str | None, tuple[str, ...]]] = {name: (name, ()) for name in policy.presets}
+    wanted["nightly-etl-only"] = (None, (ONE_WORKFLOW,))
+    url = settings.database.url
+    assert url is not None
+    try:
+        async with Database.open(
+            url.get_secret_value(), min_size=1, max_size=1, connect_timeout_seconds=5, query_timeout_seconds=5
+        ) as database:
+            store = KeyStore(database)
+            expires_at = datetime.now(UTC) + KEY_LIFETIME
+            return {
+                name: await mint(
+                    # The enterprise tier, so that Full Access really shows everything.
+                    MintRequest(name=name, owner=OWNER, actor="demo", tier="enterprise", preset=preset, scopes=scopes,
+                                expires_at=expires_at),
+                    policy=policy, store=store, hasher=hasher,
+                )
+                for name, (preset, scopes) in wanted.items()
+            }  # fmt: skip
+    finally:
+        hasher.close()
+
+
+def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, ops: str, database_url: str) -> None:
+    """What was started, and what to paste next."""
+    python, command = shorten(Path(sys.executable)), shorten(Path(sys.executable).with_name("aegis-proxy"))
+    execution = keys["execution"] if "execution" in keys else next(iter(keys.values()))
+    url = f"{data}/mcp/v1"
+
+    def line(text: str = "") -> None:
+        console.print(text, soft_wrap=True)
+
+    line(f"\n[bold green]ready[/]  MCP {url}  ·  ops {ops}/readyz  ·  Ctrl-C stops and deletes everything\n")
+    line("[bold]Keys[/] (they live a day)")
+    for name, key in keys.items():
+        line(f"  {name:<17} {key.token}")
+    line("\n[bold]Try one[/] in another terminal: list the tools, then run a workflow and watch its progress")
+    line(f"  AEGIS_API_KEY={execution.token} {python} -m proxy.demo.client {url}")
+    line("\n[bold]Revoke it while that runs[/]: the stream, the call and the session end at once")
+    line(f"  AEGIS_DATABASE_URL={shlex.quote(database_url)} {command} keys revoke {execution.summary.id}")
+    line("\n[bold]Or connect an editor[/]")
+    line(f'  claude mcp add --transport http aegis {url} --header "Authorization: Bearer {execution.token}"\n')
+
+
+def shorten(path: Path) -> str:
+    """Relative when it lies below the working directory: shorter to read, and true for whoever pastes it here."""
+    working = Path.cwd()
+    return str(path.relative_to(working)) if path.is_relative_to(working) else str(path)

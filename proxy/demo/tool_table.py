@@ -1,0 +1,44 @@
+"""How a method of a group of tools becomes an MCP tool.  [pure]
+
+In: objects whose methods carry `@tool(name, …)`. Out: the tools, in the order they are written down. The arguments
+with their types and required flags are those of the method, the description is its docstring.
+Refuses to know: what any tool does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import ToolAnnotations
+
+Answer = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Answer]])
+
+READS = ToolAnnotations(read_only_hint=True)
+WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False)
+DESTROYS = ToolAnnotations(read_only_hint=False, destructive_hint=True)
+
+
+def tool(name: str, effect: ToolAnnotations) -> Callable[[Method], Method]:
+    """Mark a method as the tool of this name."""
+
+    def mark(method: Method) -> Method:
+        setattr(method, "tool", (name, effect))  # noqa: B010 - a plain assignment is none of the type's business
+        return method
+
+    return mark
+
+
+def collect_tools(*groups: object) -> list[Tool]:
+    tools = []
+    for group in groups:
+        for attribute in vars(type(group)):
+            method = getattr(group, attribute)
+            if marked := getattr(method, "tool", None):
+                name, effect = marked
+                description = inspect.getdoc(method)
+                tools.append(Tool.from_function(method, name=name, description=description, annotations=effect))
+    return tools

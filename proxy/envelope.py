@@ -1,0 +1,124 @@
+"""Is the outside of the request unambiguous?  [pure]
+
+In go the request line and headers, out comes a canonical target, or a RequestError. What two HTTP implementations could
+read differently is refused here, once, before anything is decided; the same bytes that pass are judged and forwarded.
+Sources: RFC 9112, and the lists of request-smuggling classes in security.md section 2.A and 2.B.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.errors import Reason, RequestError
+
+Headers = CIMultiDict[str] | CIMultiDictProxy[str]
+
+# RFC 3986 path characters without ";", which some servers cut parameters at; escapes are checked one by one.
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-F]{2})+)+", re.ASCII)
+_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)*", re.ASCII)
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\") | frozenset(range(0x20)) | {0x7F}
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})
+# Twice means that two readers may pick different ones.
+SINGLETONS = (
+    "Host", "Authorization", "Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Expect",
+    "Origin", "Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name", "Last-Event-ID",
+)  # fmt: skip
+_SINGLETONS = frozenset(name.lower().encode() for name in SINGLETONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A canonical origin-form target: `path` is judged, `text` is forwarded, and text begins with path."""
+
+    path: str
+    query: str
+    text: str
+
+
+def parse_target(raw: str) -> Target:
+    """Read a request target as it stood on the line. Raises RequestError unless it is canonical."""
+    path, question, query = raw.partition("?")
+    if not _PATH.fullmatch(path) or (question and not _QUERY.fullmatch(query)):
+        raise _not_canonical("it is not plain origin form (no scheme, fragment, empty segment or odd character)")
+    if "/." in path and any(segment in (".", "..") for segment in path.split("/")):
+        raise _not_canonical("it has dot segments")
+    if "%" in path:
+        _check_escapes(path)
+    return Target(path, query, raw)
+
+
+def _check_escapes(path: str) -> None:
+    for match in _ESCAPE.finditer(path):
+        if int(match[1], 16) in _NEVER_ESCAPED:
+            raise _not_canonical("it escapes a character that must stand plain, or that no path may hold")
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeError as error:
+        raise _not_canonical("its escapes are not UTF-8") from error
+
+
+def _not_canonical(why: str) -> RequestError:
+    return RequestError(Reason.TARGET_NOT_CANONICAL, f"The request target cannot be judged: {why}.")
+
+
+def check_framing(version: tuple[int, int], raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse repeated singletons, odd versions, codings and expectations. Raises RequestError."""
+    if version not in SUPPORTED_VERSIONS:
+        raise RequestError(Reason.HTTP_VERSION_UNSUPPORTED, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    seen = set()
+    for name, value in raw_headers:
+        lowered = name.lower()
+        if lowered not in _SINGLETONS:
+            continue
+        if lowered in seen:
+            raise RequestError(Reason.HEADER_REPEATED, f"More than one {lowered.decode()} header.")
+        seen.add(lowered)
+        if not value.isascii() or b"\0" in value:
+            raise RequestError(Reason.HEADER_INVALID, f"The {lowered.decode()} header is not plain ASCII.")
+        if lowered == b"transfer-encoding" and (value.strip().lower() != b"chunked" or version != (1, 1)):
+            raise RequestError(Reason.TRANSFER_ENCODING_UNSUPPORTED, "The only transfer coding read here is chunked.")
+        if lowered == b"content-encoding" and value.strip().lower() != b"identity":
+            raise RequestError(
+                Reason.CONTENT_ENCODING_UNSUPPORTED, "Compressed bodies are not read here: send it uncompressed."
+            )
+        if lowered == b"expect" and value.strip().lower() != b"100-continue":
+            raise RequestError(Reason.EXPECTATION_FAILED, "The only expectation met here is 100-continue.")
+
+
+def check_host(headers: Headers, allowed: Collection[str]) -> None:
+    """`allowed`: host names, or `name:port`, in lower case; empty: any well-formed one. Raises RequestError."""
+    match = _HOST.fullmatch(headers.get("Host", ""))
+    if match is None:
+        raise RequestError(Reason.HEADER_INVALID, "The Host header is missing or malformed.")
+    if allowed and match[1].lower() not in allowed and match[0].lower() not in allowed:
+        raise RequestError(
+            Reason.HOST_NOT_ALLOWED, "This host name is not served here; operators list names under allowed_hosts."
+        )
+
+
+def check_origin(headers: Headers, allowed: Collection[str]) -> None:
+    """Browsers send Origin, editors and agents do not: an absent one passes (DNS rebinding). Raises RequestError."""
+    origin = headers.get("Origin")
+    if origin is not None and origin not in allowed:
+        raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "Requests from this origin are not allowed; see allowed_origins.")
+
+
+def check_json_content_type(headers: Headers) -> None:
+    """Exactly `application/json`, optionally with `charset=utf-8`. Raises RequestError.
+
+    Case variants and lists are refused: a gate that skips what an engine runs was seen elsewhere.
+    """
+    value = headers.get("Content-Type", "")
+    kind, _, parameter = value.partition(";")
+    charset = parameter.strip().lower().replace('"', "")
+    if kind.strip() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise RequestError(Reason.CONTENT_TYPE_UNSUPPORTED, "Send Content-Type: application/json.")

@@ -1,0 +1,145 @@
+"""Carry it there and back.  [io]
+
+In goes a Permit and nothing less, out comes the upstream's answer, relayed as it arrives. Before every chunk the
+registry is asked whether it may still flow. It knows neither keys nor policy: what a list may show is asked of a
+function it is given, and what has ended is told to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from proxy.authorization import Permit
+from proxy.clock import Clock
+from proxy.errors import Reason, Refusal, UpstreamError
+from proxy.filtering import Allow
+from proxy.headers import form_client_headers
+from proxy.identity import KeyId
+from proxy.relay import Limits, Relay, refuse_ended
+from proxy.session_store import SessionStore, hash_session_id
+from proxy.sessions import Exchange, Flow, Registry
+from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An upstream, and the credential of our own that it expects."""
+
+    name: str
+    upstream: Upstream
+    bearer_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """What is to be sent: already canonical, already cleaned."""
+
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    session_id: str | None = field(repr=False)
+    request_id: str
+
+
+class Forwarder:
+    """`clean_up_sessions` ends upstream what the named keys may no longer use."""
+
+    def __init__(
+        self,
+        *,
+        destinations: Mapping[str, Destination],
+        registry: Registry,
+        session_store: SessionStore,
+        clock: Clock,
+        limits: Limits,
+        may_list: Callable[[Permit, Exchange], Allow],
+        clean_up_sessions: Callable[[list[KeyId]], None],
+        count_dropped: Callable[[int], None] = lambda _events: None,
+    ) -> None:
+        self._destinations = destinations
+        self._registry = registry
+        self._session_store = session_store
+        self._clock = clock
+        self._limits = limits
+        self._may_list = may_list
+        self._clean_up_sessions = clean_up_sessions
+        self._count_dropped = count_dropped
+
+    async def forward(
+        self, permit: Permit, exchange: Exchange, outbound: Outbound, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """Send, and relay the answer. Raises Refusal while nothing has been answered yet."""
+        destination = self._find_destination(permit)
+        relay = Relay(
+            permit,
+            exchange,
+            request,
+            judge_flow=lambda: self._registry.judge_flow(exchange, self._clock.boot()),
+            allow=self._may_list(permit, exchange),
+            limits=self._limits,
+            count_dropped=self._count_dropped,
+        )
+        call = destination.upstream.open()
+        relay.watch(call.abort)
+        try:
+            await relay.wait_open()
+            response = await call.send(permit.method, outbound.target, outbound.headers, outbound.body)
+            _check_status(response.status, permit)
+            headers = form_client_headers(response.headers, request_id=outbound.request_id)
+            await self._settle_session(permit, exchange, outbound, response, headers)
+            answer = await relay.carry(response, headers)
+            response.release()
+            return answer
+        except UpstreamAborted as error:
+            if exchange.ended is not None:
+                raise refuse_ended(exchange.ended, relay.rpc_id) from error
+            raise ConnectionResetError("the client has left") from error
+        except Refusal as refusal:
+            refusal.rpc_id = relay.rpc_id if refusal.rpc_id is None else refusal.rpc_id
+            raise
+        finally:
+            call.abort()
+            relay.unwatch()
+
+    def _find_destination(self, permit: Permit) -> Destination:
+        destination = self._destinations.get(permit.match.route.upstream)
+        if destination is None:
+            raise UpstreamError(Reason.UPSTREAM_UNREACHABLE, "The upstream of this route is not configured.")
+        return destination
+
+    async def _settle_session(
+        self, permit: Permit, exchange: Exchange, outbound: Outbound, response: UpstreamResponse,
+        headers: CIMultiDict[str],
+    ) -> None:  # fmt: skip
+        """Bind a new session to the key before the client can learn of it; let no other id through."""
+        upstream = permit.match.route.upstream
+        offered = headers.popall("Mcp-Session-Id", [])
+        message = permit.message
+        if message is not None and message.method == "initialize" and 200 <= response.status < 300 and offered:
+            if len(offered) > 1:
+                raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer names two sessions.")
+            version = message.params.get("protocolVersion")
+            await self._session_store.bind(
+                upstream, offered[0], exchange.principal, version if isinstance(version, str) else None
+            )
+            if self._registry.judge_flow(exchange, self._clock.boot()) is Flow.ENDED:
+                self._clean_up_sessions([exchange.principal.key_id])
+            headers["Mcp-Session-Id"] = offered[0]
+        elif outbound.session_id is not None:
+            if response.status == 404 or (permit.method == "DELETE" and 200 <= response.status < 300):
+                await self._session_store.forget(upstream, hash_session_id(outbound.session_id))
+            if outbound.session_id in offered:
+                headers["Mcp-Session-Id"] = outbound.session_id
+
+
+def _check_status(status: int, permit: Permit) -> None:
+    """What must not reach the client as it stands. Raises UpstreamError."""
+    if status in (401, 403, 407):
+        # It concerns the proxy's credential: relayed, it would send the client to an authorization server not its own.
+        raise UpstreamError(Reason.UPSTREAM_CREDENTIAL, f"The upstream refused the proxy's own credential ({status}).")
+    if 300 <= status < 400 and not (status == 304 and permit.match.route.protocol == "http"):
+        raise UpstreamError(Reason.UPSTREAM_REDIRECT, "The upstream answered with a redirect, which is not followed.")

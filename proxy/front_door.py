@@ -1,0 +1,295 @@
+"""The front door: the walk of every request, a line for each step.  [io]
+
+present → verify → read the message → authorise → claim the session → forward → record. Each step hands on a different
+type, so that a skipped check is a type error. In goes an aiohttp request, out comes the answer; every refusal on the
+way is answered here, in one place, and every request leaves one decision line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from proxy.authorization import Permit, authorize
+from proxy.challenges import TABLE, Dialect, form_answer
+from proxy.clock import Clock
+from proxy.credentials import PresentedCredential, parse_credential
+from proxy.envelope import Target, check_framing, check_host, check_json_content_type, check_origin, parse_target
+from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError
+from proxy.forwarding import Forwarder, Outbound
+from proxy.headers import form_upstream_headers
+from proxy.identity import Principal
+from proxy.logs import get_logger
+from proxy.messages import Message, check_mirrored_headers, parse_message
+from proxy.metrics import Metrics
+from proxy.policy import Policy, RouteMatch
+from proxy.session_store import SessionStore
+from proxy.sessions import Registry
+from proxy.verification import Verifier
+
+log = get_logger("decision")
+
+PLAIN = Dialect(json_rpc=False)
+# Outcomes that are no refusals.
+FORWARDED, CLIENT_LEFT = "forwarded", "client_left"
+MAX_SESSION_ID_LENGTH = 256  # characters; SDKs send UUIDs of 32 to 36
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """What the door itself insists on. Sizes in bytes."""
+
+    allowed_hosts: Collection[str]
+    allowed_origins: Collection[str]
+    realm: str
+    max_body_bytes: int
+    max_json_depth: int
+    body_timeout_seconds: float
+
+
+@dataclass(slots=True)
+class Passage:
+    """What becomes known of one request on its way: the decision line, and how to say no."""
+
+    request_id: str
+    started: float
+    match: RouteMatch | None = None
+    principal: Principal | None = None
+    message: Message | None = None
+    permit: Permit | None = None
+    rpc_id: str | int | None = None
+    ended: Reason | None = None
+    dialect: Dialect = field(default=PLAIN)
+
+
+class FrontDoor:
+    """`bearer_tokens`: the upstreams' own credentials, by upstream name."""
+
+    def __init__(
+        self,
+        *,
+        rules: DoorRules,
+        policy: Policy,
+        verifier: Verifier,
+        registry: Registry,
+        session_store: SessionStore,
+        forwarder: Forwarder,
+        bearer_tokens: dict[str, str | None],
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._rules = rules
+        self._policy = policy
+        self._verifier = verifier
+        self._registry = registry
+        self._session_store = session_store
+        self._forwarder = forwarder
+        self._bearer_tokens = bearer_tokens
+        self._metrics = metrics
+        self._clock = clock
+        self.draining = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        passage = Passage(secrets.token_hex(8), self._clock.boot())
+        outcome: str = CLIENT_LEFT
+        status = 499
+        try:
+            response = await self._walk(request, passage)
+            outcome, status = passage.ended or FORWARDED, response.status
+        except Refusal as refusal:
+            response = self._refuse(refusal, request, passage)
+            outcome, status = refusal.reason, response.status
+        except ConnectionError:
+            raise
+        except Exception:
+            # Whatever was not foreseen refuses: nothing may pass because a check fell over.
+            log.exception("check_failed", request_id=passage.request_id)
+            fallen = UnavailableError(Reason.INTERNAL, "The request could not be checked.", retry_after_seconds=1)
+            response = self._refuse(fallen, request, passage)
+            outcome, status = fallen.reason, response.status
+        finally:
+            self._record(request, passage, outcome, status)
+        return response
+
+    async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
+        target, match = self._find_route(request, passage)
+        presented = self._require_credential(request, target)
+        passage.principal = await self._verifier.verify(presented)
+        message = passage.message = await self._read_message(request, match, passage)
+        # Reading took its time: verify again, and from here to the open exchange await nothing.
+        principal = passage.principal = await self._verifier.verify(presented)
+        permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
+        exchange = self._registry.open(principal, "call" if message else "stream", permit.scopes)
+        try:
+            session_id = await self._claim_session(request, permit)
+            outbound = self._form_outbound(request, target, permit, session_id, passage)
+            return await self._forwarder.forward(permit, exchange, outbound, request)
+        finally:
+            self._registry.close(exchange)
+            passage.ended = exchange.ended
+
+    # Present.
+
+    def _find_route(self, request: web.BaseRequest, passage: Passage) -> tuple[Target, RouteMatch]:
+        """Refuse what could be read in two ways, then find the one route it means."""
+        target = parse_target(request.raw_path)
+        check_framing(request.version, request.raw_headers)
+        check_host(request.headers, self._rules.allowed_hosts)
+        match = passage.match = self._policy.find_route(target.path)
+        if match is None:
+            raise RequestError(Reason.ROUTE_UNKNOWN, "Nothing is served at this path.")
+        passage.dialect = Dialect(match.route.protocol != "http", rpc_denials=match.route.rpc_denials)
+        check_origin(request.headers, self._rules.allowed_origins)
+        if request.method not in match.route.methods:
+            allowed = sorted(match.route.methods)
+            raise RequestError(
+                Reason.METHOD_NOT_ALLOWED, f"This path takes {', '.join(allowed)}.", data={"allow": allowed}
+            )
+        if self.draining:
+            raise UnavailableError(Reason.DRAINING, "This instance is shutting down.", retry_after_seconds=1)
+        return target, match
+
+    def _require_credential(self, request: web.BaseRequest, target: Target) -> PresentedCredential:
+        presented = parse_credential(request.headers, target.query)
+        if presented is None:
+            raise CredentialError(
+                Reason.CREDENTIAL_MISSING, "An API key is required: send it as 'Authorization: Bearer <key>'."
+            )
+        return presented
+
+    # Read the message.
+
+    async def _read_message(self, request: web.BaseRequest, match: RouteMatch, passage: Passage) -> Message | None:
+        """The JSON-RPC message of a POST on an MCP route; None for a bare method."""
+        if match.route.protocol == "http" or request.method != "POST":
+            if request.body_exists:
+                raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
+            return None
+        check_json_content_type(request.headers)
+        message = parse_message(await self._read_body(request), max_depth=self._rules.max_json_depth)
+        passage.rpc_id = message.id if message.kind == "request" else None
+        passage.dialect = Dialect(True, modern=message.modern, rpc_denials=match.route.rpc_denials)
+        check_mirrored_headers(message, request.headers)
+        return message
+
+    async def _read_body(self, request: web.BaseRequest) -> bytes:
+        """The whole body, up to the limit: what is judged is everything that is sent on."""
+        limit = self._rules.max_body_bytes
+        if (request.content_length or 0) > limit:
+            raise _too_large(limit)
+        if "Expect" in request.headers:
+            await self._continue(request)
+        content = request.content
+        if content.is_eof():
+            body = content.read_nowait()
+        else:
+            body = await self._read_slowly(request)
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+
+    async def _read_slowly(self, request: web.BaseRequest) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while size <= self._rules.max_body_bytes:
+                async with asyncio.timeout(self._rules.body_timeout_seconds):
+                    chunk = await request.content.readany()
+                if not chunk and request.content.is_eof():
+                    break
+                chunks.append(chunk)
+                size += len(chunk)
+        except TimeoutError as error:
+            raise RequestError(Reason.BODY_TIMEOUT, "The request body came too slowly.") from error
+        except web.RequestPayloadError as error:
+            raise RequestError(Reason.REQUEST_UNREADABLE, "The request body is not framed as announced.") from error
+        return b"".join(chunks)
+
+    async def _continue(self, request: web.BaseRequest) -> None:
+        """Only now, with the credential verified, is the client told to send its body."""
+        if request.version >= (1, 1) and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # Claim the session, and send.
+
+    async def _claim_session(self, request: web.BaseRequest, permit: Permit) -> str | None:
+        """The session named by the request, if it is this key's. Raises Refusal."""
+        session_id = request.headers.get("Mcp-Session-Id")
+        if session_id is None:
+            if permit.message is not None and permit.message.kind == "response":
+                raise RequestError(Reason.MESSAGE_INVALID, "An answer to the server needs its session's id.")
+            return None
+        if not 1 <= len(session_id) <= MAX_SESSION_ID_LENGTH or not session_id.isprintable() or " " in session_id:
+            raise Refusal(Reason.SESSION_UNKNOWN, "There is no such session: it has ended, or never was.")
+        await self._session_store.claim(permit.match.route.upstream, session_id, permit.principal)
+        return session_id
+
+    def _form_outbound(
+        self, request: web.BaseRequest, target: Target, permit: Permit, session_id: str | None, passage: Passage
+    ) -> Outbound:
+        headers = form_upstream_headers(
+            request.headers.items(),
+            bearer_token=self._bearer_tokens.get(permit.match.route.upstream),
+            request_id=passage.request_id,
+        )
+        body = permit.message.body if permit.message is not None else b""
+        return Outbound(target.text, headers, body, session_id, passage.request_id)
+
+    # Say no, and record.
+
+    def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+        if refusal.rpc_id is None:
+            refusal.rpc_id = passage.rpc_id
+        answer = form_answer(refusal, passage.dialect, realm=self._rules.realm, request_id=passage.request_id)
+        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        if answer.close or not request.content.is_eof():
+            response.force_close()  # what was not read must not be taken for the next request
+        return response
+
+    def refuse_unread(self, refusal: RequestError) -> web.Response:
+        """The answer to something that never became a request."""
+        request_id = secrets.token_hex(8)
+        self._metrics.count_request("none", refusal.reason)
+        answer = form_answer(refusal, PLAIN, realm=self._rules.realm, request_id=request_id)
+        log.info("request", request_id=request_id, outcome=refusal.reason, status=answer.status)
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+    def _record(self, request: web.BaseRequest, passage: Passage, outcome: str, status: int) -> None:
+        """One line, one count."""
+        route = passage.match.route.id if passage.match else "none"
+        self._metrics.count_request(route, outcome)
+        message, permit, principal = passage.message, passage.permit, passage.principal
+        log.info(
+            "request",
+            request_id=passage.request_id,
+            outcome=outcome,
+            status=status,
+            route=route,
+            http=request.method,
+            rpc=message.method if message else None,
+            name=_get_name(message),
+            key_id=principal.key_id if principal else None,
+            rule=permit.rule if permit else None,
+            policy=self._policy.revision,
+            ms=round((self._clock.boot() - passage.started) * 1000, 1),
+        )
+
+
+def _get_name(message: Message | None) -> str | None:
+    """The tool, prompt or resource a message names."""
+    if message is None:
+        return None
+    name = message.params.get("name") or message.params.get("uri")
+    return name if isinstance(name, str) else None
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(Reason.BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+
+
+assert set(TABLE) == set(Reason), "every reason has its answer"

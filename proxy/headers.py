@@ -1,0 +1,88 @@
+"""What crosses the wall?  [pure]
+
+In go headers of one side, out come those for the other. Toward the upstream: everything but hop-by-hop fields, the
+client's credentials, anything that could pass for identity or routing of ours, and names another implementation might
+fold into one of those. Toward the client: a list of what is known to be harmless.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from multidict import CIMultiDict
+
+# RFC 9110 section 7.6.1, and what older peers still treat so.
+HOP_BY_HOP = frozenset({
+    "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+    "transfer-encoding", "upgrade", "http2-settings",
+})  # fmt: skip
+# Ours to say, the client's never to: credentials and cookies, framing and host (the pool writes them), codings (list
+# answers are filtered as text), browser provenance (judged here), and every way to claim an address or another target.
+WITHHELD = frozenset({
+    "authorization", "cookie", "host", "content-length", "expect", "accept-encoding", "origin", "referer", "forwarded",
+    "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "x-original-url",
+    "x-original-uri", "x-original-host", "x-rewrite-url", "x-http-method", "x-http-method-override",
+    "x-method-override", "x-host", "x-api-key", "api-key", "x-auth-token", "x-access-token", "last-event-id",
+    "x-request-id", "x-user", "x-user-id", "x-remote-user", "remote-user", "x-tenant-id",
+})  # fmt: skip
+WITHHELD_PREFIXES = (
+    "x-forwarded-",
+    "x-aegis-",
+    "x-zaru-",
+    "x-key-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "sec-fetch-",
+)
+_NAME = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+# What an upstream may tell a client. Not Set-Cookie (the page of ours shares this origin), not WWW-Authenticate (it
+# concerns our credential), not Location, not Server.
+RELAYED = frozenset({
+    "content-type", "content-language", "content-disposition", "content-range", "accept-ranges", "cache-control",
+    "expires", "last-modified", "etag", "vary", "retry-after", "allow", "mcp-session-id", "mcp-protocol-version",
+    "x-accel-buffering", "deprecation", "sunset",
+})  # fmt: skip
+# Proxied answers share their origin with the settings page: they may not script it, nor be taken for a page.
+SAFETY = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox; default-src 'none'"))
+
+
+def form_upstream_headers(
+    headers: Iterable[tuple[str, str]], *, bearer_token: str | None, request_id: str
+) -> list[tuple[str, str]]:
+    """The client's headers as the upstream may see them, and what is ours to say."""
+    fields = list(headers)
+    named = _read_connection(fields)
+    kept = [(name, value) for name, value in fields if _may_pass(name, value, named)]
+    kept.append(("Accept-Encoding", "identity"))
+    kept.append(("X-Request-Id", request_id))
+    if bearer_token is not None:
+        kept.append(("Authorization", f"Bearer {bearer_token}"))
+    return kept
+
+
+def _read_connection(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Names the client declared hop-by-hop; read before ours are added, so that none of ours can be struck out."""
+    values = [value for name, value in fields if name.lower() == "connection"]
+    return frozenset(token.strip().lower() for value in values for token in value.split(","))
+
+
+def _may_pass(name: str, value: str, named: frozenset[str]) -> bool:
+    lowered = name.lower()
+    return (
+        lowered not in WITHHELD
+        and lowered not in HOP_BY_HOP
+        and lowered not in named
+        and not lowered.startswith(WITHHELD_PREFIXES)
+        and _NAME.fullmatch(name) is not None
+        and value.isprintable()
+        and value.isascii()
+    )
+
+
+def form_client_headers(headers: CIMultiDict[str], *, request_id: str) -> CIMultiDict[str]:
+    """The upstream's headers as the client may see them."""
+    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in RELAYED)
+    kept.extend(SAFETY)
+    kept["X-Request-Id"] = request_id
+    return kept

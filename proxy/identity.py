@@ -1,0 +1,46 @@
+"""Who is asking: the values every room hands on once a key has been verified.  [pure]
+
+In goes nothing; these are plain frozen values. A `Principal` is only ever made by `verification`, from a database
+row whose secret was proven. Nothing in here knows HTTP, SQL or the policy file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+KeyId = NewType("KeyId", str)  # public, 12 base62 characters
+OwnerId = NewType("OwnerId", str)  # our row id of an owner, a UUID in text form
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A key's owner, as the `owners` table has it: the truth about tenant and tier."""
+
+    id: OwnerId
+    tenant_id: str
+    issuer: str
+    subject: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified key: what `authorization` needs to decide and `forwarding` to name the caller.
+
+    `grants` are the effective scopes: the key's own, intersected with every ancestor's and with what the owner's tier
+    allows. `expires_at` is the earlier of the key's and the presented secret's end, in seconds since the epoch by the
+    database's clock; None means never.
+    """
+
+    key_id: KeyId
+    owner: Owner
+    grants: frozenset[str]
+    ancestors: tuple[KeyId, ...]
+    secret_version: int
+    expires_at: float | None
+
+    @property
+    def lineage(self) -> tuple[KeyId, ...]:
+        """The key and everything it descends from: a change to any of them concerns it."""
+        return (self.key_id, *self.ancestors)

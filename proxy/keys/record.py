@@ -1,0 +1,78 @@
+"""A key as the database has it, and what that means at a given instant.  [pure]
+
+In go rows, out come frozen values and the one judgement everything rests on: may this key be used now? Nothing here
+knows SQL, HTTP or the policy file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from proxy.errors import Reason
+from proxy.identity import KeyId, Owner
+
+STATUS_REASONS = {"revoked": Reason.KEY_REVOKED, "disabled": Reason.KEY_DISABLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One valid secret of a key. `not_after`: seconds since the epoch by the database's clock; None means never."""
+
+    version: int
+    tag: bytes = field(repr=False)
+    hash: str = field(repr=False)
+    not_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A key this one was made by, directly or not."""
+
+    id: KeyId
+    status: str
+    scopes: tuple[str, ...]
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One key with everything a decision about it needs, read in one statement."""
+
+    id: KeyId
+    owner: Owner
+    owner_disabled: bool
+    status: str
+    scopes: tuple[str, ...]
+    expires_at: float | None
+    version: int
+    secrets: Mapping[int, Secret]
+    ancestors: tuple[Ancestor, ...]
+
+    def find_fault(self, now: float) -> Reason | None:
+        """Why this key may not be used at `now` (database clock); None when it may. Only `active` is ever admitted."""
+        for status, expires_at in self._lineage():
+            if status != "active":
+                return STATUS_REASONS.get(status, Reason.KEY_DISABLED)
+            if expires_at is not None and expires_at <= now:
+                return Reason.KEY_EXPIRED
+        return Reason.OWNER_DISABLED if self.owner_disabled else None
+
+    def find_secret_fault(self, version: int, now: float) -> Reason | None:
+        """Why the secret of this version may not be used at `now`; None when it may."""
+        secret = self.secrets.get(version)
+        if secret is None or (secret.not_after is not None and secret.not_after <= now):
+            return Reason.SECRET_RETIRED
+        return None
+
+    def get_end(self, secret_version: int) -> float | None:
+        """The instant at which the key, an ancestor or this secret runs out; None means never."""
+        ends = [expires_at for _, expires_at in self._lineage()]
+        ends.append(self.secrets[secret_version].not_after)
+        return min((end for end in ends if end is not None), default=None)
+
+    def _lineage(self) -> Iterator[tuple[str, float | None]]:
+        """Status and end of the key and of everything it descends from."""
+        yield self.status, self.expires_at
+        for ancestor in self.ancestors:
+            yield ancestor.status, ancestor.expires_at

@@ -1,0 +1,48 @@
+"""How long may we believe what we remember?  [pure]
+
+In go stamps of boot time (seconds), out comes a state of trust. A nonce sent at `stamp` and heard on the listener
+proves that all news committed before it was heard too, because notifications arrive in commit order. A full
+revalidation that began at `stamp` proves the same of what is open. Nothing here reads a clock: every question brings
+its own `now`, so a stalled process is judged by the time it wakes up in, not by timers it slept through.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Trust(StrEnum):
+    """What remembered state is worth."""
+
+    TRUSTED = "trusted"  # the lease runs: memory decides
+    READ_THROUGH = "read_through"  # news may be lost, the database answers: every request reads its row again
+    CLOSED = "closed"  # the database is silent past lease + grace: nothing is admitted, nothing flows
+
+
+class Lease:
+    """The two instants everything is compared with: `trusted_until` and `open_until`, in boot time."""
+
+    def __init__(self, *, lease_seconds: float, grace_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self.grace_seconds = grace_seconds
+        self.trusted_until = float("-inf")
+        self.open_until = float("-inf")
+
+    def renew(self, stamp: float) -> None:
+        """The nonce sent at `stamp` was heard, on a listener behind which everything was revalidated."""
+        self.trusted_until = max(self.trusted_until, stamp + self.lease_seconds)
+        self.extend(stamp)
+
+    def extend(self, stamp: float) -> None:
+        """Everything open was revalidated by a read that began at `stamp`."""
+        self.open_until = max(self.open_until, stamp + self.lease_seconds + self.grace_seconds)
+
+    def distrust(self) -> None:
+        """The listener is gone: memory decides nothing until the next one is proven."""
+        self.trusted_until = float("-inf")
+
+    def judge(self, now: float) -> Trust:
+        """The state of trust at `now`."""
+        if now < self.trusted_until:
+            return Trust.TRUSTED
+        return Trust.READ_THROUGH if now < self.open_until else Trust.CLOSED

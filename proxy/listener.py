@@ -1,0 +1,168 @@
+"""Hearing the news: LISTEN on a connection of its own, and the nonces that prove it is not deaf.  [io]
+
+In go notifications, out come calls to whoever must know: news heard, listener proven, listener lost. It never uses the
+pool (releasing a connection runs UNLISTEN *) and trusts no silence: a half-open connection raises no error and a
+transaction-mode pooler swallows LISTEN, so every heartbeat sends a nonce to itself over a second, reserved connection.
+Notifications arrive in commit order, so the nonce that comes back proves everything committed before it was heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from proxy.clock import Clock, DatabaseClock
+from proxy.database import FOREIGN_ERRORS, Connection, connect, describe_failure
+from proxy.errors import DatabaseError
+from proxy.logs import get_logger
+from proxy.news import CHANNEL, News, parse_news
+
+log = get_logger("listener")
+
+T = TypeVar("T")
+
+MAX_BACKOFF_SECONDS = 2.0
+BEAT = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, pg_notify($1, $2)"
+# What must stand in the database for a silence to mean "nothing happened": triggers that fire for every writer, even
+# under session_replication_role = replica, and even after a restore that had disabled them.
+TRIGGERS = 10
+CHECK = """
+SELECT pg_is_in_recovery() AS standby,
+       (SELECT count(*) FROM pg_trigger t
+         WHERE t.tgrelid IN ('api_keys'::regclass, 'api_key_secrets'::regclass, 'owners'::regclass)
+           AND NOT t.tgisinternal AND t.tgname LIKE 'aegis\\_%' AND t.tgenabled = 'A') AS triggers
+"""
+
+
+class Hearer(Protocol):
+    """Whom the listener tells."""
+
+    def hear(self, news: News) -> None:
+        """News has arrived. Called in the notification's callback: nothing may be awaited."""
+
+    async def revalidate(self) -> None:
+        """LISTEN stands: read everything open again, before trusting. Raises DatabaseError."""
+
+    def prove(self, stamp: float) -> None:
+        """The nonce sent at boot time `stamp` was heard."""
+
+    def lose(self) -> None:
+        """The listener is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Heartbeat interval, and how long to wait for an answer before the listener is replaced; seconds."""
+
+    heartbeat_seconds: float
+    patience_seconds: float
+
+
+class Listener:
+    """Keeps one listening connection alive for as long as `run` runs."""
+
+    def __init__(
+        self, url: str, *, instance: UUID, pace: Pace, clock: Clock, database_clock: DatabaseClock, hearer: Hearer
+    ) -> None:
+        self._url = url
+        self._own_channel = f"aegis_beat_{instance.hex}"
+        self._pace = pace
+        self._clock = clock
+        self._database_clock = database_clock
+        self._hearer = hearer
+        self._sent: dict[str, float] = {}
+        self._heard = asyncio.Event()
+        self.fault: str | None = "not connected yet"
+        self.proven = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen; whenever that fails, say so, back off with jitter and begin again. Ends only by cancellation."""
+        failures = 0
+        while True:
+            try:
+                await self._listen()
+            except DatabaseError as error:
+                failures = 0 if self.fault is None else failures + 1
+                self.fault = str(error)
+                log.warning("listener_lost", error=str(error), failures=failures)
+            finally:
+                self.proven.clear()
+                self._hearer.lose()
+            backoff = min(MAX_BACKOFF_SECONDS, 0.1 * 2 ** min(failures, 5))
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+
+    async def _listen(self) -> None:
+        listening = await connect(self._url, self._pace.patience_seconds)
+        try:
+            beating = await connect(self._url, self._pace.patience_seconds)
+            try:
+                await self._serve(listening, beating)
+            finally:
+                beating.terminate()
+        finally:
+            listening.terminate()  # a polite goodbye would wait for a server that may be frozen
+
+    async def _serve(self, listening: Connection, beating: Connection) -> None:
+        """LISTEN first, then revalidate, then trust; from then on beat."""
+        await self._ask(self._check(beating))
+        self._sent.clear()
+        await self._ask(listening.add_listener(CHANNEL, self._hear_news))
+        await self._ask(listening.add_listener(self._own_channel, self._hear_nonce))
+        await self._beat(beating, listening)  # proves that LISTEN was heard at all
+        await self._hearer.revalidate()
+        while True:
+            stamp = await self._beat(beating, listening)
+            self._hearer.prove(stamp)
+            self.fault = None
+            self.proven.set()
+            await asyncio.sleep(max(0.0, self._pace.heartbeat_seconds - (self._clock.boot() - stamp)))
+
+    async def _beat(self, beating: Connection, listening: Connection) -> float:
+        """Send a nonce and wait until it is heard; the stamp taken before it was sent. Raises DatabaseError."""
+        nonce = secrets.token_hex(8)
+        self._heard.clear()
+        stamp = self._clock.boot()
+        self._sent = {nonce: stamp}
+        row = await self._ask(beating.fetchrow(BEAT, self._own_channel, nonce))
+        self._database_clock.observe(row["now"], stamp, self._clock.boot())
+        try:
+            async with asyncio.timeout(self._pace.patience_seconds):
+                await self._heard.wait()
+        except TimeoutError as error:
+            raise DatabaseError(
+                "the database answers, but what we NOTIFY is not heard: is the listener's URL a pooler in transaction"
+                " mode? Set AEGIS_LISTENER_DATABASE_URL to the primary itself."
+            ) from error
+        if listening.is_closed():
+            raise DatabaseError("the listening connection was closed")
+        return stamp
+
+    async def _check(self, connection: Connection) -> None:
+        row = await connection.fetchrow(CHECK)
+        if row["standby"]:
+            raise DatabaseError("this server is a standby, which hears nothing: name the primary")
+        if row["triggers"] < TRIGGERS:
+            raise DatabaseError(
+                f"only {row['triggers']} of {TRIGGERS} triggers on the key tables are ENABLE ALWAYS (a restore may"
+                " have disabled them): ALTER TABLE … ENABLE ALWAYS TRIGGER each of them"
+            )
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        """One question to the database, in time. Raises DatabaseError."""
+        try:
+            async with asyncio.timeout(self._pace.patience_seconds):
+                return await question
+        except FOREIGN_ERRORS as error:
+            raise DatabaseError(describe_failure(error)) from error
+
+    def _hear_news(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        self._hearer.hear(parse_news(payload))
+
+    def _hear_nonce(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        if payload in self._sent:
+            self._heard.set()

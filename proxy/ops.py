@@ -1,0 +1,40 @@
+"""The ops listener: health, readiness, metrics. Never public.  [io]
+
+In go probes, out come plain answers. Liveness says that the event loop turns; readiness says, fault by fault, why
+requests should go elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+
+from proxy.metrics import Metrics
+
+# What is wrong, by the name of the part; empty when all is well.
+FindFaults = Callable[[], Mapping[str, str]]
+
+
+def build_ops(
+    find_faults: FindFaults, show_state: Callable[[], Mapping[str, object]], metrics: Metrics
+) -> web.Application:
+    """The application behind the ops listener."""
+
+    async def get_health(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def get_readiness(_request: web.Request) -> web.Response:
+        faults = dict(find_faults())
+        body = {"ready": not faults, "faults": faults, **show_state()}
+        return web.json_response(body, status=503 if faults else 200, headers={"Cache-Control": "no-store"})
+
+    async def get_metrics(_request: web.Request) -> web.Response:
+        body, content_type = metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.router.add_get("/healthz", get_health)
+    app.router.add_get("/readyz", get_readiness)
+    app.router.add_get("/metrics", get_metrics)
+    return app

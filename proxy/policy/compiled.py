@@ -1,0 +1,275 @@
+"""The compiled policy: look-ups in dictionaries, patterns after them, and the decision.  [pure]
+
+A route match, a method and its params, grants and an owner come in; `Allowed` or `Denied` goes out. Nothing raises:
+an error while deciding denies. The file, its lines and its faults are not known here (see `build`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from proxy.identity import Owner
+from proxy.policy.patterns import Pattern, is_tricky_uri, overlaps, parse_uri_template
+from proxy.policy.rules import ABSENT, Decision, Denied, Rule, describe, is_object, read_field
+from proxy.policy.scopes import EVERYTHING, Scope, get_scope_fault, intersect, is_grantable, simplify
+
+# Which method names what it uses (specification 2024-11-05 to 2026-07-28): these are never judged by their method name.
+URI_METHODS: Final = ("resources/read", "resources/subscribe", "resources/unsubscribe", "completion/complete")
+NAMED_METHODS: Final = frozenset(("tools/call", "prompts/get", *URI_METHODS))
+
+_NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_BROKEN = Denied(None, "the policy could not judge this request, so it is refused")
+
+ListedKind = Literal["tool", "prompt", "uri", "uri_template"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Rules by what they name: exact names first, then patterns, the most specific first."""
+
+    exact: Mapping[str, Rule] = field(default_factory=dict)
+    patterns: tuple[tuple[Pattern, Rule], ...] = ()
+
+    def find(self, name: str) -> Rule | None:
+        rule = self.exact.get(name)
+        if rule is None and self.patterns:
+            found = self.find_pattern(name)
+            rule = found[0] if found else None
+        return rule
+
+    def find_uri(self, uri: str) -> tuple[Rule, Mapping[str, str]] | None:
+        rule = self.exact.get(uri)
+        if rule is not None:
+            return rule, _NO_VARIABLES
+        return None if is_tricky_uri(uri) else self.find_pattern(uri)
+
+    def find_pattern(self, name: str) -> tuple[Rule, Mapping[str, str]] | None:
+        for pattern, rule in self.patterns:
+            variables = pattern.find(name)
+            if variables is not None:
+                return rule, variables
+        return None
+
+
+_NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTable:
+    """All rules of a route, by kind. `uris` has one look-up for each of `URI_METHODS`."""
+
+    http: Mapping[str, Rule] = field(default_factory=dict)
+    rpc: Lookup = field(default_factory=Lookup)
+    tools: Lookup = field(default_factory=Lookup)
+    prompts: Lookup = field(default_factory=Lookup)
+    uris: Mapping[str, Lookup] = field(default_factory=dict)
+
+    def judge_message(self, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
+        if method == "tools/call":
+            return self._judge_tool(params.get("name"), params.get("arguments"), grants, owner, 0)
+        if method not in NAMED_METHODS:
+            return self._judge_method(method, params, grants, owner)
+        if method == "prompts/get":
+            return self._judge_prompt(params.get("name"), params.get("arguments"), grants, owner)
+        if method == "completion/complete":
+            return self._judge_completion(params, grants, owner)
+        return self.judge_uri(method, params.get("uri"), grants, owner)
+
+    def _judge_tool(
+        self,
+        name: Any,  # noqa: ANN401 - as the client sent it
+        arguments: Any,  # noqa: ANN401
+        grants: frozenset[str],
+        owner: Owner,
+        depth: int,
+    ) -> Decision:
+        if type(name) is not str:
+            return Denied(None, "a tool call must name its tool")
+        rule = self.tools.find(name)
+        if rule is None:
+            return Denied(None, f"no rule allows {describe('tool', name)}")
+        if arguments is None:
+            arguments = _NOTHING
+        elif not is_object(arguments):
+            return Denied(rule.id, f"{describe('tool', name)} needs its arguments to be an object")
+        decision = rule.judge(name, arguments, grants, owner)
+        if rule.nested is None or isinstance(decision, Denied):
+            return decision
+        if depth >= _NESTED_CALL_LIMIT:
+            return Denied(rule.id, f"{describe('tool', name)} nests calls too deep")
+        nested_name = read_field(arguments, rule.nested.name_path)
+        nested_arguments = read_field(arguments, rule.nested.arguments_path)
+        nested = self._judge_tool(
+            nested_name, None if nested_arguments is ABSENT else nested_arguments, grants, owner, depth + 1
+        )
+        if isinstance(nested, Denied):
+            why = f"{describe('tool', name)} must be allowed what it calls: {nested.why}"
+            return Denied(nested.rule, why, nested.required, nested.missing, nested.smallest)
+        return type(decision)(decision.rule, decision.scopes + nested.scopes)
+
+    def _judge_prompt(self, name: Any, arguments: Any, grants: frozenset[str], owner: Owner) -> Decision:  # noqa: ANN401
+        rule = self.prompts.find(name) if type(name) is str else None
+        if rule is None:
+            return Denied(None, f"no rule allows {describe('prompt', str(name))}")
+        if arguments is not None and not is_object(arguments):
+            return Denied(rule.id, f"{describe('prompt', name)} needs its arguments to be an object")
+        return rule.judge(name, arguments or _NOTHING, grants, owner)
+
+    def judge_uri(self, method: str, uri: Any, grants: frozenset[str], owner: Owner) -> Decision:  # noqa: ANN401
+        lookup = self.uris.get(method)
+        found = lookup.find_uri(uri) if lookup is not None and type(uri) is str else None
+        if found is None:
+            return Denied(None, f"no rule allows {method} of {describe('uri', str(uri))}")
+        rule, variables = found
+        return rule.judge(uri, variables, grants, owner)
+
+    def _judge_completion(self, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
+        """A completion tells about the prompt or resource it completes, so the rule of that one decides."""
+        reference = params.get("ref")
+        kind = reference.get("type") if is_object(reference) else None
+        if is_object(reference) and kind == "ref/prompt":
+            known = read_field(params, ("context", "arguments"))
+            return self._judge_prompt(reference.get("name"), None if known is ABSENT else known, grants, owner)
+        if is_object(reference) and kind == "ref/resource":
+            return self.judge_uri("completion/complete", reference.get("uri"), grants, owner)
+        return Denied(None, "a completion must refer to a prompt or a resource")
+
+    def _judge_method(self, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
+        rule = self.rpc.find(method)
+        if rule is None:
+            return Denied(None, f"no rule names {describe('rpc', method)}", unknown_method=True)
+        decision = rule.judge(method, params, grants, owner)
+        if method != "subscriptions/listen" or isinstance(decision, Denied):
+            return decision
+        return self._judge_listened_uris(params, grants, owner) or decision
+
+    def _judge_listened_uris(self, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Denied | None:
+        """2026-07-28 folds `resources/subscribe` into `subscriptions/listen`: each URI answers to the same rule."""
+        uris = read_field(params, ("notifications", "resourceSubscriptions"))
+        if uris is ABSENT or uris is None:
+            return None
+        if not isinstance(uris, list):
+            return Denied(None, "resourceSubscriptions must be a list of URIs")
+        decisions = (self.judge_uri("resources/subscribe", uri, grants, owner) for uri in uris)
+        return next((decision for decision in decisions if isinstance(decision, Denied)), None)
+
+    def may_list(self, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
+        match kind:
+            case "tool" | "prompt":
+                rule = (self.tools if kind == "tool" else self.prompts).find(name)
+                return rule is not None and rule.could_allow(grants)
+            case "uri":
+                uses = (method for method in URI_METHODS if method != "completion/complete")
+                return any(not isinstance(self.judge_uri(use, name, grants, owner), Denied) for use in uses)
+            case "uri_template":
+                return self._may_list_template(parse_uri_template(name), grants)
+
+    def _may_list_template(self, template: Pattern, grants: frozenset[str]) -> bool:
+        for lookup in self.uris.values():
+            if any(rule.could_allow(grants) for uri, rule in lookup.exact.items() if template.find(uri) is not None):
+                return True
+            if any(rule.could_allow(grants) for pattern, rule in lookup.patterns if overlaps(pattern, template)):
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    id: str
+    path: str
+    methods: frozenset[str]
+    upstream: str
+    protocol: Literal["mcp", "mcp-sse", "http"]
+    rpc_denials: Literal["json-rpc", "http-403"]
+    rules: RuleTable = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    route: Route
+    path_params: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """`scopes` as the file orders them, those of the extended presets first."""
+
+    title: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One version of the policy file. Only `build` makes one, after every check has passed."""
+
+    revision: str
+    default_tier: str
+    presets: Mapping[str, Preset]
+    tiers: Mapping[str, frozenset[str]]
+    catalogue: Mapping[str, Scope]
+    routes: tuple[Route, ...]
+    exact_routes: Mapping[str, RouteMatch] = field(repr=False)
+    # Path templates by their number of slashes, the most specific first; None: the open-ended ones.
+    route_templates: Mapping[int | None, tuple[tuple[Pattern, Route], ...]] = field(repr=False)
+
+    def find_route(self, path: str) -> RouteMatch | None:
+        """`path` must be canonical: what is judged here is sent upstream byte for byte."""
+        exact = self.exact_routes.get(path)
+        if exact is not None:
+            return exact
+        templates = self.route_templates.get(path.count("/"))
+        for pattern, route in self.route_templates[None] if templates is None else templates:
+            variables = pattern.find(path)
+            if variables is not None:
+                return RouteMatch(route, variables)
+        return None
+
+    def check_scope(self, scope: str) -> None:
+        """Raises ValueError, with the closest match in its text, unless a key may hold the scope."""
+        if not is_grantable(scope, self.catalogue):
+            message, mend = get_scope_fault(scope, self.catalogue)
+            raise ValueError(f"{message} ({mend})")
+
+    def effective_scopes(self, scopes: Iterable[str], ancestors: Iterable[Iterable[str]], tier: str) -> frozenset[str]:
+        """The key's own, each ancestor's and the tier's, intersected exactly; an unknown tier leaves nothing.
+
+        A scope that has left the catalogue grants nothing, whoever still holds it.
+        """
+        effective = self.tiers.get(tier, frozenset())
+        for held in (scopes, *ancestors):
+            effective = intersect(effective, simplify(scope for scope in held if self._is_known(scope)))
+        return effective
+
+    def decide_http(self, match: RouteMatch, method: str, grants: frozenset[str], owner: Owner) -> Decision:
+        """A REST request, or GET and DELETE on a route whose POSTs are judged message by message."""
+        try:
+            name = f"{method} {match.route.path}"
+            rule = match.route.rules.http.get(method)
+            if rule is None:
+                return Denied(None, f"no rule allows {describe('http', name)}")
+            return rule.judge(name, match.path_params, grants, owner)
+        except Exception:  # noqa: BLE001 - an error while deciding denies
+            return _BROKEN
+
+    def decide_message(
+        self, match: RouteMatch, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner
+    ) -> Decision:
+        """One JSON-RPC message; requests, notifications and messages without an id alike."""
+        try:
+            return match.route.rules.judge_message(method, params, grants, owner)
+        except Exception:  # noqa: BLE001 - an error while deciding denies
+            return _BROKEN
+
+    def may_list(self, match: RouteMatch, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
+        """Whether a list answer may show the entry: some arguments could be allowed."""
+        try:
+            return match.route.rules.may_list(kind, name, grants, owner)
+        except Exception:  # noqa: BLE001 - an error while deciding denies
+            return False
+
+    def _is_known(self, scope: str) -> bool:
+        return scope == EVERYTHING or is_grantable(scope, self.catalogue)

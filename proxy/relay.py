@@ -1,0 +1,257 @@
+"""The way back: one answer on its way to one client.  [io]
+
+In goes the upstream's answer, out it goes as it arrives, filtered where it may hold a list. Before every chunk it asks
+whether it may still flow; it can be paused, resumed and ended at any time. It knows neither keys nor policy: what a
+list may show, and what may flow, are functions it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from proxy.authorization import Permit
+from proxy.challenges import form_rpc_error
+from proxy.errors import DeniedError, Reason, Refusal, UnavailableError, UpstreamError
+from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
+from proxy.logs import get_logger
+from proxy.sessions import Exchange, Flow
+from proxy.sse import EventBoundary
+from proxy.upstream import UpstreamAborted, UpstreamResponse
+from proxy.verification import WORDS, refuse_key
+
+log = get_logger("relay")
+
+EVENT_STREAM = "text/event-stream"
+# Answers up to this size are sent as one piece; larger ones flow through.
+WHOLE_ANSWER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of a list answer held to be filtered; what is drained after a legacy client left; a reader's patience."""
+
+    max_answer_bytes: int
+    drain_seconds: float
+    drain_bytes: int
+    slow_reader_seconds: float
+
+
+def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
+    """The refusal that tells a client why its call was ended under way."""
+    if reason in WORDS:
+        refusal: Refusal = refuse_key(reason)
+    elif reason is Reason.RIGHTS_CHANGED:
+        refusal = DeniedError(reason, "While this ran, the API key lost the right to it.")
+    elif reason is Reason.CREDENTIAL_INVALID:
+        refusal = Refusal(reason, "This API key is no longer valid.")
+    else:
+        words = {Reason.DRAINING: "This instance is shutting down; the call can be made again."}
+        refusal = UnavailableError(
+            reason, words.get(reason, "The state of this API key cannot be read right now."), retry_after_seconds=1
+        )
+    refusal.rpc_id = rpc_id
+    return refusal
+
+
+class Relay:
+    """One answer on its way to one client, and the hooks by which it is paused and ended."""
+
+    def __init__(
+        self,
+        permit: Permit,
+        exchange: Exchange,
+        request: web.BaseRequest,
+        *,
+        judge_flow: Callable[[], Flow],
+        allow: Allow,
+        limits: Limits,
+        count_dropped: Callable[[int], None],
+    ) -> None:
+        self._permit = permit
+        self._exchange = exchange
+        self._request = request
+        self._judge_flow = judge_flow
+        self._allow = allow
+        self._limits = limits
+        self._count_dropped = count_dropped
+        self._loop = asyncio.get_running_loop()
+        self._resumed: asyncio.Future[None] | None = None
+        self._abort: Callable[[], None] = lambda: None
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._drained_bytes = 0
+        self._client_left = False
+        self._given_up = False
+
+    @property
+    def rpc_id(self) -> str | int | None:
+        """The id of the JSON-RPC request that awaits an answer."""
+        message = self._permit.message
+        return message.id if message is not None and message.kind == "request" else None
+
+    # Hooks.
+
+    def watch(self, abort: Callable[[], None]) -> None:
+        """From now on, ends, resumptions and the client's leaving are heard."""
+        self._abort = abort
+        self._exchange.on_end = self._end
+        self._exchange.on_resume = self._resume
+        self._request.protocol.on_lost = self._note_client_left  # type: ignore[attr-defined]
+        if self._request.transport is None or self._request.transport.is_closing():
+            self._note_client_left()
+
+    def unwatch(self) -> None:
+        """The exchange is over: break the cycle of references."""
+        self._exchange.on_end = self._exchange.on_resume = None
+        self._request.protocol.on_lost = None  # type: ignore[attr-defined]
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+
+    def _end(self) -> None:
+        """The upstream's side first, then the client's: bytes a slow reader has not taken are not delivered."""
+        self._abort()
+        self._resume()
+        transport = self._request.transport
+        if transport is not None and transport.get_write_buffer_size() > 0:
+            transport.abort()
+
+    def _resume(self) -> None:
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+
+    def _note_client_left(self) -> None:
+        """In revision 2026-07-28 leaving is cancelling. Before it, it is not: the upstream's answer is drained."""
+        self._client_left = True
+        message = self._permit.message
+        if message is None or message.modern or message.kind != "request":
+            self._give_up()
+        else:
+            self._drain_timer = self._loop.call_later(self._limits.drain_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._given_up = True
+        self._abort()
+        self._resume()
+
+    # The way back.
+
+    async def wait_open(self) -> None:
+        """Return when the next byte may flow. Raises UpstreamAborted when none ever will."""
+        while (flow := self._judge_flow()) is not Flow.OPEN or self._given_up:
+            if flow is Flow.ENDED or self._given_up:
+                self._abort()
+                raise UpstreamAborted
+            self._resumed = self._loop.create_future()
+            await self._resumed
+
+    async def carry(self, response: UpstreamResponse, headers: CIMultiDict[str]) -> web.StreamResponse:
+        """Relay the answer whole or as a stream, filtered where it may hold a list."""
+        message = self._permit.message
+        is_stream = headers.get("Content-Type", "").startswith(EVENT_STREAM)
+        listing = self._permit.match.route.protocol != "http" and (message is None or is_list_request(message))
+        if listing:
+            headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
+        if not is_stream:
+            body = await self._read_whole(response, listing)
+            if body is not None:
+                await self.wait_open()
+                return web.Response(status=response.status, headers=headers, body=body)
+        return await self._stream(response, headers, is_stream, listing)
+
+    async def _read_whole(self, response: UpstreamResponse, listing: bool) -> bytes | None:
+        """The body when it is to be sent as one piece; None when it is to flow."""
+        body = response.try_read_all()
+        if body is None:
+            declared = response.headers.get("Content-Length", "")
+            if not listing and not (declared.isdigit() and int(declared) <= WHOLE_ANSWER_BYTES):
+                return None
+            body = await response.read_all(self._limits.max_answer_bytes)
+        if not listing or not body:
+            return body
+        try:
+            return filter_answer(body, self._allow)
+        except UnfilterableAnswer as error:
+            self._count_dropped(1)
+            log.error("list_answer_dropped", route=self._permit.match.route.id, error=str(error))
+            raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's list cannot be read.") from error
+
+    async def _stream(
+        self, response: UpstreamResponse, headers: CIMultiDict[str], is_event_stream: bool, listing: bool
+    ) -> web.StreamResponse:
+        await self.wait_open()
+        answer = web.StreamResponse(status=response.status, headers=headers)
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdigit() and not is_event_stream:
+            answer.content_length = int(declared)
+        elif self._request.version >= (1, 1):
+            answer.enable_chunked_encoding()
+        if is_event_stream:
+            answer.headers["X-Accel-Buffering"] = "no"
+        sse_filter = SseFilter(self._allow) if is_event_stream and listing else None
+        boundary = EventBoundary()
+        try:
+            await answer.prepare(self._request)
+            await self._pump(response, answer, sse_filter, boundary)
+        except (UpstreamError, UpstreamAborted) as error:
+            await self._end_early(answer, error, is_event_stream and boundary.at_boundary)
+        finally:
+            if sse_filter is not None and sse_filter.dropped:
+                self._count_dropped(sse_filter.dropped)
+                log.error("list_events_dropped", route=self._permit.match.route.id, events=sse_filter.dropped)
+        return answer
+
+    async def _pump(
+        self, response: UpstreamResponse, answer: web.StreamResponse, sse_filter: SseFilter | None,
+        boundary: EventBoundary,
+    ) -> None:  # fmt: skip
+        while chunk := await response.read_chunk():
+            await self.wait_open()
+            relayed = sse_filter.feed(chunk) if sse_filter else chunk
+            if relayed:
+                boundary.feed(relayed)
+                await self._write(answer, relayed)
+        await self.wait_open()
+        rest = sse_filter.finish() if sse_filter else b""
+        if rest:
+            await self._write(answer, rest)
+
+    async def _write(self, answer: web.StreamResponse, chunk: bytes) -> None:
+        """Write, waiting for the reader, but not for ever; what a client that left is owed is drained up to a cap."""
+        limits = self._limits
+        if self._client_left:
+            self._drained_bytes += len(chunk)
+            if self._drained_bytes > limits.drain_bytes:
+                raise UpstreamAborted
+            return
+        try:
+            async with asyncio.timeout(limits.slow_reader_seconds):
+                await answer.write(chunk)
+        except TimeoutError as error:
+            self._abort_client()
+            raise UpstreamAborted from error
+        except ConnectionError:
+            if not self._client_left:
+                self._note_client_left()
+
+    async def _end_early(self, answer: web.StreamResponse, error: Exception, at_boundary: bool) -> None:
+        """Tell why if the client can still read it whole, else break the connection: a cut answer must look cut."""
+        reason = self._exchange.ended
+        refusal = refuse_ended(reason) if reason is not None else error if isinstance(error, Refusal) else None
+        transport = self._request.transport
+        clean = transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
+        if refusal is None or not clean or not at_boundary:
+            self._abort_client()
+        elif self.rpc_id is not None:
+            refusal.rpc_id = self.rpc_id
+            event = b"event: message\ndata: " + form_rpc_error(refusal, answer.headers["X-Request-Id"]) + b"\n\n"
+            await answer.write(event)
+        answer.force_close()
+
+    def _abort_client(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()

@@ -1,0 +1,199 @@
+"""What follows from the news: rows read again, what is no longer allowed ended, sessions closed upstream.  [io]
+
+In go news (from `listener`) and the passing of time, out come ended exchanges and orders to clean up sessions. The
+judgement is `sessions`'; the carrying is `forwarding`'s. Trust is a matter of `lease`: this room renews it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from proxy.clock import Clock, DatabaseClock
+from proxy.errors import DatabaseError, Reason
+from proxy.identity import KeyId
+from proxy.keys.reader import KeyReader
+from proxy.lease import Lease, Trust
+from proxy.logs import get_logger
+from proxy.memory import KeyState, Memory
+from proxy.news import EVERYTHING, News, NewsLog
+from proxy.sessions import Exchange, Registry
+
+log = get_logger("revocation")
+
+CleanUp = Callable[[list[KeyId] | None], None]
+
+
+class Revocation:
+    """The conductor. `clean_up_sessions` starts ending upstream what dead keys (None: any) left there."""
+
+    def __init__(
+        self,
+        *,
+        news: NewsLog,
+        memory: Memory,
+        reader: KeyReader,
+        registry: Registry,
+        lease: Lease,
+        clock: Clock,
+        database_clock: DatabaseClock,
+        clean_up_sessions: CleanUp,
+        heartbeat_seconds: float,
+        revalidate_seconds: float,
+        count_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._news = news
+        self._memory = memory
+        self._reader = reader
+        self._registry = registry
+        self._lease = lease
+        self._clock = clock
+        self._database_clock = database_clock
+        self._clean_up_sessions = clean_up_sessions
+        self._heartbeat_seconds = heartbeat_seconds
+        self._revalidate_seconds = revalidate_seconds
+        self._count_news = count_news
+        self._doubted: set[KeyId] = set()
+        self._sweep_all = False
+        self._doubt = asyncio.Event()
+        self._doubted_since: float | None = None
+        self._revalidated_at = float("-inf")
+
+    # The listener's calls.
+
+    def hear(self, news: News) -> None:
+        """Number the news, which pauses every relay it concerns, and have the rows read again."""
+        self._count_news()
+        self._news.add(news)
+        self._doubted.update(self._registry.find_touched(news))
+        if news.key_id is not None:
+            self._doubted.add(news.key_id)  # its sessions may be nobody's here, and still have to end
+        else:
+            self._sweep_all = True
+        self._doubt.set()
+
+    async def revalidate(self) -> None:
+        """Forget what was remembered and read again what is open. Raises DatabaseError."""
+        self.hear(EVERYTHING)
+        await self._revalidate_open()
+
+    def prove(self, stamp: float) -> None:
+        """Renew trust, unless rounds of revalidation have been failing: then nonces alone prove too little."""
+        if stamp < self._revalidated_at + 2 * self._revalidate_seconds:
+            self._lease.renew(stamp)
+
+    def lose(self) -> None:
+        """Without a listener memory decides nothing."""
+        self._lease.distrust()
+
+    # The passing of time.
+
+    async def run(self) -> None:
+        """Watch over what is open, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_news())
+            tasks.create_task(self._keep_watch())
+            tasks.create_task(self._end_expired())
+
+    async def _follow_news(self) -> None:
+        """Read again what the news put in doubt: one read running, everything that comes meanwhile in the next."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            doubted, self._doubted = self._doubted, set()
+            sweep_all, self._sweep_all = self._sweep_all, False
+            began = self._doubted_since if self._doubted_since is not None else self._clock.boot()
+            try:
+                dead = await self._judge_keys(doubted)
+            except DatabaseError as error:
+                log.warning("reading_again_failed", keys=len(doubted), error=str(error))
+                self._doubted |= doubted
+                self._sweep_all |= sweep_all
+                self._doubted_since = began
+                self._give_up_on_old_doubts(began)
+                await asyncio.sleep(self._heartbeat_seconds)
+                self._doubt.set()
+            else:
+                self._doubted_since = None
+                self._clean_up_sessions(None if sweep_all else dead)
+
+    def _give_up_on_old_doubts(self, began: float) -> None:
+        """A doubt no older than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""
+        if self._clock.boot() - began >= self._lease.lease_seconds:
+            self._end(self._registry.end_keys(self._doubted, Reason.STATE_UNKNOWN))
+
+    async def _keep_watch(self) -> None:
+        """Every heartbeat: while trust is lost, revalidate what is open; when all is lost, end it. Rounds even while
+        trusted, so that whatever escaped the news has a bound too."""
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            now = self._clock.boot()
+            trust = self._lease.judge(now)
+            if trust is Trust.CLOSED:
+                self._end(self._registry.end_all(Reason.DATABASE_SILENT))
+            if trust is not Trust.TRUSTED or now - self._revalidated_at >= self._revalidate_seconds:
+                await self._try_round(trust)
+
+    async def _try_round(self, trust: Trust) -> None:
+        try:
+            await self._revalidate_open()
+        except DatabaseError as error:
+            log.warning("revalidation_failed", trust=trust, error=str(error))
+        else:
+            if trust is Trust.TRUSTED:
+                self._clean_up_sessions(None)
+
+    async def _revalidate_open(self) -> None:
+        """Read every key that holds something, and judge. Raises DatabaseError."""
+        stamp = self._clock.boot()
+        await self._judge_keys(self._registry.key_ids)
+        if self._database_clock.observed:
+            self._lease.extend(stamp)
+            self._revalidated_at = stamp
+
+    async def _end_expired(self) -> None:
+        """End what runs out, at the instant. The heartbeat bounds how long a deadline noted meanwhile is overlooked;
+        the inline check before every relayed chunk overlooks nothing."""
+        while True:
+            pause = self._heartbeat_seconds
+            deadline = self._registry.find_deadline()
+            now = self._clock.boot()
+            if deadline is not None and self._database_clock.observed:
+                pause = min(pause, max(0.0, deadline - self._database_clock.now(now)))
+            await asyncio.sleep(pause)
+            if deadline is not None and self._database_clock.observed:
+                self._end(self._registry.end_expired(self._clock.boot()))
+
+    # The acts.
+
+    async def _judge_keys(self, key_ids: Iterable[KeyId]) -> list[KeyId]:
+        """Read, remember and judge these keys; the ones that may no longer be used. Raises DatabaseError."""
+        states = await self._reader.read_many(key_ids)
+        now = self._clock.boot()
+        dead = []
+        for state in states.values():
+            believed = self._memory.keep_state(state)
+            if not believed and not self._memory.is_revoked(state.key_id):
+                raise DatabaseError("a row is older than one already seen: is this a replica that lags behind?")
+            ended, confirmed = self._registry.judge(state if believed else KeyState(state.key_id, None, 0, now), now)
+            self._end(ended)
+            for exchange in confirmed:
+                if exchange.on_resume is not None:
+                    exchange.on_resume()
+            if not believed or state.record is None or state.record.find_fault(self._database_clock.now(now)):
+                dead.append(state.key_id)
+        return dead
+
+    def _end(self, exchanges: Iterable[Exchange]) -> None:
+        for exchange in exchanges:
+            log.info("exchange_ended", key_id=exchange.principal.key_id, kind=exchange.kind, reason=exchange.ended)
+            if exchange.on_end is not None:
+                exchange.on_end()
+
+    def end_streams(self, reason: Reason) -> None:
+        """End what would never end by itself."""
+        self._end(self._registry.end_streams(reason))
+
+    def end_all(self, reason: Reason) -> None:
+        """End everything."""
+        self._end(self._registry.end_all(reason))

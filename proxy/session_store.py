@@ -1,0 +1,160 @@
+"""MCP sessions in Postgres: which key holds which session upstream.  [io]
+
+In go session ids and principals, out come claims granted or refused. A session belongs to the key that made it, on
+every instance; an unknown one and somebody else's are never told apart. The id is stored as a hash, and sealed for the
+one use that needs it again: ending the session upstream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from cachetools import TTLCache
+
+from proxy.database import Database
+from proxy.errors import DatabaseError, Reason, Refusal, UnavailableError, UpstreamError
+from proxy.identity import KeyId, Principal
+from proxy.logs import get_logger
+from proxy.policy.scopes import covers
+from proxy.sealing import Seal, SealError
+
+log = get_logger("sessions")
+
+# How long another instance's DELETE may go unseen here; the upstream answers 404 meanwhile, to the same key.
+OWNER_MEMORY_SECONDS = 60.0
+OWNER_MEMORY_SIZE = 50_000
+CLAIM_SECONDS = 30
+INSERT = """
+INSERT INTO mcp_sessions (upstream, session_hash, key_id, secret_version, grants, protocol_version, sealed_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING key_id
+"""
+# Sessions that nobody may use any more: of keys that are gone, dead, expired, or whose owner is disabled.
+CLAIM_DEAD = """
+UPDATE mcp_sessions s
+   SET claimed_by = $1, claimed_until = now() + make_interval(secs => $2), attempts = attempts + 1
+ WHERE (s.upstream, s.session_hash) IN (
+    SELECT c.upstream, c.session_hash FROM mcp_sessions c
+      LEFT JOIN api_keys k ON k.id = c.key_id LEFT JOIN owners o ON o.id = k.owner_id
+     WHERE (c.key_id = ANY($3::text[]) OR $3::text[] IS NULL)
+       AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL
+            OR c.session_hash = ANY($4::bytea[]))
+       AND (c.claimed_until IS NULL OR c.claimed_until < now()) AND c.attempts < $5
+     ORDER BY c.upstream, c.session_hash LIMIT 500 FOR UPDATE OF c SKIP LOCKED)
+RETURNING s.upstream, s.session_hash, s.sealed_id, s.protocol_version, s.key_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOwner:
+    """Who made a session, and with which rights: state made upstream under rights since lost must not be used."""
+
+    key_id: KeyId
+    grants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadSession:
+    """A session this instance has claimed to end."""
+
+    upstream: str
+    session_hash: bytes
+    session_id: str = field(repr=False)
+    protocol_version: str | None
+    key_id: str
+
+
+def hash_session_id(session_id: str) -> bytes:
+    """What stands for a session id in the database: upstream ids are random, so a plain digest will do."""
+    return hashlib.sha256(session_id.encode()).digest()
+
+
+class SessionStore:
+    """The table `mcp_sessions`. `timer`: boot time, for the small memory of owners."""
+
+    def __init__(
+        self, database: Database, *, seal: Seal, instance: UUID, max_attempts: int, timer: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._seal = seal
+        self._instance = instance
+        self._max_attempts = max_attempts
+        self._owners: TTLCache[tuple[str, bytes], SessionOwner] = TTLCache(
+            OWNER_MEMORY_SIZE, OWNER_MEMORY_SECONDS, timer
+        )
+
+    async def bind(self, upstream: str, session_id: str, principal: Principal, protocol_version: str | None) -> None:
+        """Make the session this key's, before the client learns its id. Raises UpstreamError, UnavailableError."""
+        session_hash = hash_session_id(session_id)
+        sealed = self._seal.seal(session_id.encode(), session_hash)
+        grants = tuple(sorted(principal.grants))
+        rows = await self._fetch(
+            INSERT, upstream, session_hash, principal.key_id, principal.secret_version, grants, protocol_version, sealed
+        )  # fmt: skip
+        if not rows:
+            raise UpstreamError(
+                Reason.UPSTREAM_SESSION_CONFLICT, "The upstream offered a session that already belongs to a key."
+            )
+        self._owners[upstream, session_hash] = SessionOwner(principal.key_id, grants)
+
+    async def claim(self, upstream: str, session_id: str, principal: Principal) -> None:
+        """Return when the session is this key's to use. Raises Refusal(SESSION_UNKNOWN), UnavailableError."""
+        session_hash = hash_session_id(session_id)
+        owner = self._owners.get((upstream, session_hash)) or await self._read_owner(upstream, session_hash)
+        if (
+            owner is None
+            or owner.key_id != principal.key_id
+            or not all(covers(principal.grants, grant) for grant in owner.grants)
+        ):
+            raise Refusal(Reason.SESSION_UNKNOWN, "There is no such session: it has ended, or never was.")
+
+    async def _read_owner(self, upstream: str, session_hash: bytes) -> SessionOwner | None:
+        rows = await self._fetch(
+            "SELECT key_id, grants FROM mcp_sessions"
+            " WHERE upstream = $1 AND session_hash = $2 AND claimed_until IS NULL",
+            upstream, session_hash,
+        )  # fmt: skip
+        if not rows:
+            return None
+        owner = SessionOwner(KeyId(rows[0]["key_id"]), tuple(rows[0]["grants"]))
+        self._owners[upstream, session_hash] = owner
+        return owner
+
+    async def forget(self, upstream: str, session_hash: bytes) -> None:
+        """The session has ended upstream. Raises UnavailableError."""
+        self._owners.pop((upstream, session_hash), None)
+        await self._fetch(
+            "DELETE FROM mcp_sessions WHERE upstream = $1 AND session_hash = $2", upstream, session_hash
+        )  # fmt: skip
+
+    async def claim_dead(self, key_ids: Sequence[str] | None, also: Sequence[bytes] = ()) -> list[DeadSession]:
+        """Claim sessions whose keys (all keys: None) may no longer use them, and those named in `also`.
+
+        One instance gets each; a claim lapses, so that a crash half way leaves the session to the next.
+        """
+        rows = await self._fetch(
+            CLAIM_DEAD, self._instance, CLAIM_SECONDS, key_ids, list(also), self._max_attempts
+        )  # fmt: skip
+        for row in rows:
+            self._owners.pop((row["upstream"], row["session_hash"]), None)
+        return [dead for row in rows if (dead := self._unseal(row)) is not None]
+
+    def _unseal(self, row: Mapping[str, Any]) -> DeadSession | None:
+        try:
+            session_id = self._seal.unseal(row["sealed_id"], row["session_hash"]).decode()
+        except SealError:
+            log.warning("session_sealed_under_another_secret", upstream=row["upstream"], key_id=row["key_id"],
+                        mend="give every instance the same AEGIS_SECRET_KEY, and keep it across restarts")  # fmt: skip
+            return None
+        return DeadSession(row["upstream"], row["session_hash"], session_id, row["protocol_version"], row["key_id"])
+
+    async def _fetch(self, query: str, *arguments: object) -> list[Any]:
+        try:
+            return await self._database.fetch(query, *arguments)
+        except DatabaseError as error:
+            raise UnavailableError(
+                Reason.STATE_UNKNOWN, "Sessions cannot be read right now.", retry_after_seconds=1
+            ) from error

@@ -1,0 +1,202 @@
+"""Who holds what right now: every open call and stream, by the key it runs under.  [pure]
+
+In go principals, news and fresh key states, out come decisions: what may flow, what must end and why. Methods are
+synchronous and change the registry before they return; the caller then does what they say ("decide, then act").
+Nothing here sends, aborts or awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from heapq import heappop, heappush
+
+from proxy.clock import DatabaseClock
+from proxy.errors import Reason
+from proxy.identity import KeyId, Principal
+from proxy.lease import Lease
+from proxy.memory import KeyState, Rights
+from proxy.news import News, NewsLog
+from proxy.policy.scopes import covers
+
+
+class Flow(Enum):
+    """Whether the next byte may be relayed."""
+
+    OPEN = "open"
+    PAUSED = "paused"  # news concerns the key and its row has not been read again yet
+    ENDED = "ended"
+
+
+class Exchange:
+    """One call or stream in flight. `on_end` and `on_resume` are the relay's: to abort, and to look again."""
+
+    __slots__ = ("ended", "kind", "on_end", "on_resume", "principal", "read_sequence", "scopes", "subjects")
+
+    def __init__(self, principal: Principal, kind: str, scopes: tuple[str, ...], read_sequence: int) -> None:
+        self.principal = principal
+        self.kind = kind
+        self.scopes = scopes  # what the permit rested on: judged again when the key's rights change
+        self.read_sequence = read_sequence
+        self.subjects: tuple[str, ...] = (*principal.lineage, principal.owner.id)
+        self.ended: Reason | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+
+
+class Registry:
+    """All exchanges of this process. `rights` gives the effective scopes of a record."""
+
+    def __init__(self, *, news: NewsLog, lease: Lease, database_clock: DatabaseClock, rights: Rights) -> None:
+        self._news = news
+        self._lease = lease
+        self._database_clock = database_clock
+        self._rights = rights
+        self._by_key: dict[KeyId, dict[Exchange, None]] = {}
+        self._by_subject: dict[str, set[KeyId]] = {}
+        self._deadlines: list[tuple[float, KeyId]] = []
+        self._noted: set[tuple[float, KeyId]] = set()
+        self.on_empty: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return sum(len(exchanges) for exchanges in self._by_key.values())
+
+    def count_kinds(self) -> dict[str, int]:
+        """How many are open, by kind."""
+        counts = {"call": 0, "stream": 0}
+        for exchanges in self._by_key.values():
+            for exchange in exchanges:
+                counts[exchange.kind] += 1
+        return counts
+
+    @property
+    def key_ids(self) -> list[KeyId]:
+        """Every key that holds something."""
+        return list(self._by_key)
+
+    def open(self, principal: Principal, kind: str, scopes: tuple[str, ...]) -> Exchange:
+        """Register an exchange, in the same step as the verification it rests on: no await between the two."""
+        exchange = Exchange(principal, kind, scopes, self._news.sequence)
+        siblings = self._by_key.get(principal.key_id)
+        if siblings is None:
+            siblings = self._by_key[principal.key_id] = {}
+            for subject in exchange.subjects:
+                self._by_subject.setdefault(subject, set()).add(principal.key_id)
+        siblings[exchange] = None
+        self._note_deadline(principal)
+        return exchange
+
+    def _note_deadline(self, principal: Principal) -> None:
+        """One heap entry per key and instant, however many calls it makes."""
+        if principal.expires_at is not None:
+            deadline = (principal.expires_at, principal.key_id)
+            if deadline not in self._noted:
+                self._noted.add(deadline)
+                heappush(self._deadlines, deadline)
+
+    def close(self, exchange: Exchange) -> None:
+        """The exchange is over, for whatever reason. Closing twice is harmless."""
+        key_id = exchange.principal.key_id
+        siblings = self._by_key.get(key_id)
+        if siblings is None or siblings.pop(exchange, exchange) is exchange:
+            return
+        if not siblings:
+            del self._by_key[key_id]
+            if not self._by_key:
+                self.on_empty()
+            for subject in exchange.subjects:
+                holders = self._by_subject.get(subject, set())
+                holders.discard(key_id)
+                if not holders:
+                    self._by_subject.pop(subject, None)
+
+    def judge_flow(self, exchange: Exchange, now: float) -> Flow:
+        """May the next byte flow at boot time `now`? To be asked before every relayed chunk."""
+        if exchange.ended is not None:
+            return Flow.ENDED
+        if now >= self._lease.open_until:
+            exchange.ended = Reason.DATABASE_SILENT
+            return Flow.ENDED
+        expires_at = exchange.principal.expires_at
+        if expires_at is not None and self._database_clock.now(now) >= expires_at:
+            exchange.ended = Reason.KEY_EXPIRED
+            return Flow.ENDED
+        if not self._news.is_current(exchange.read_sequence, exchange.subjects):
+            return Flow.PAUSED
+        return Flow.OPEN
+
+    def find_touched(self, news: News) -> list[KeyId]:
+        """The keys whose exchanges a piece of news concerns."""
+        subject = news.key_id or news.owner_id
+        return self.key_ids if subject is None else list(self._by_subject.get(subject, ()))
+
+    def judge(self, state: KeyState, now: float) -> tuple[list[Exchange], list[Exchange]]:
+        """Hold a key's exchanges against its fresh state: (those that end, those that may go on)."""
+        ended, confirmed = [], []
+        for exchange in self._by_key.get(state.key_id, ()):
+            if exchange.ended is not None:
+                continue
+            exchange.ended = self._find_fault(exchange, state, now)
+            if exchange.ended is not None:
+                ended.append(exchange)
+                continue
+            exchange.principal = state.get_principal(exchange.principal.secret_version, self._rights)
+            exchange.read_sequence = max(exchange.read_sequence, state.read_sequence)
+            self._note_deadline(exchange.principal)  # it may have moved
+            confirmed.append(exchange)
+        return ended, confirmed
+
+    def _find_fault(self, exchange: Exchange, state: KeyState, now: float) -> Reason | None:
+        record = state.record
+        if record is None:
+            return Reason.CREDENTIAL_INVALID
+        database_now = self._database_clock.now(now)
+        version = exchange.principal.secret_version
+        fault = record.find_fault(database_now) or record.find_secret_fault(version, database_now)
+        if fault is not None:
+            return fault
+        principal = state.get_principal(version, self._rights)
+        same_owner = (principal.owner.id, principal.owner.tenant_id) == (
+            exchange.principal.owner.id,
+            exchange.principal.owner.tenant_id,
+        )
+        if same_owner and all(covers(principal.grants, scope) for scope in exchange.scopes):
+            return None
+        return Reason.RIGHTS_CHANGED
+
+    def end_all(self, reason: Reason) -> list[Exchange]:
+        """End everything: trust is lost, or the process drains."""
+        return self.end_keys(self._by_key, reason)
+
+    def end_keys(self, key_ids: Iterable[KeyId], reason: Reason) -> list[Exchange]:
+        """End whatever these keys hold."""
+        live = self._live(key_ids)
+        for exchange in live:
+            exchange.ended = reason
+        return live
+
+    def end_streams(self, reason: Reason) -> list[Exchange]:
+        """End the streams, which wait for their client to leave; calls may finish."""
+        streams = [exchange for exchange in self._live(self._by_key) if exchange.kind == "stream"]
+        for exchange in streams:
+            exchange.ended = reason
+        return streams
+
+    def end_expired(self, now: float) -> list[Exchange]:
+        """End what has run out at boot time `now`."""
+        database_now = self._database_clock.now(now)
+        expired: set[KeyId] = set()
+        while self._deadlines and self._deadlines[0][0] <= database_now:
+            deadline = heappop(self._deadlines)
+            self._noted.discard(deadline)
+            expired.add(deadline[1])
+        return [exchange for exchange in self._live(expired) if self.judge_flow(exchange, now) is Flow.ENDED]
+
+    def _live(self, key_ids: Iterable[KeyId]) -> list[Exchange]:
+        return [
+            exchange for key_id in key_ids for exchange in self._by_key.get(key_id, ()) if exchange.ended is None
+        ]  # fmt: skip
+
+    def find_deadline(self) -> float | None:
+        """The next instant, by the database's clock, at which something runs out."""
+        return self._deadlines[0][0] if self._deadlines else None

@@ -1,0 +1,159 @@
+"""Server-sent events as bytes: where one ends, what it says, and how one is changed without touching the rest.  [pure]
+
+In come chunks of a stream, cut anywhere. Out go the same bytes, event by event, so that a caller can replace or drop
+single ones (`EventRewriter`), or only the knowledge whether the stream rests between two events (`EventBoundary`).
+The grammar is the WHATWG one (HTML, "Server-sent events", §9.2.6): lines end with CR, LF or CRLF, a BOM may come first,
+a blank line ends an event. This room refuses to know JSON, MCP and what is in an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_ENDS = (b"\n", b"\r")
+
+
+def get_values(event: bytes, name: bytes) -> list[bytes]:
+    """The values of a field, in order. An event's data is all of them joined by LF, its id is the last one."""
+    return [value for field, value in map(_read_line, event.splitlines()) if field == name]
+
+
+def replace_field(event: bytes, name: bytes, value: bytes) -> bytes:
+    """The event with its first field of that name set to a value without line ends, and the others of it left out."""
+    lines: list[bytes] = []
+    replaced = False
+    for line in event.splitlines(keepends=True):
+        text = line.rstrip(b"\r\n")
+        if _read_line(text)[0] != name:
+            lines.append(line)
+        elif not replaced:
+            lines.append(name + b": " + value + line[len(text) :])
+            replaced = True
+    return b"".join(lines)
+
+
+def _read_line(line: bytes) -> tuple[bytes, bytes]:
+    """Field and value; a comment has an empty field name, a line without a colon an empty value."""
+    name, _, value = line.partition(b":")
+    return name, value.removeprefix(b" ")
+
+
+class EventRewriter:
+    """Bytes in, bytes out: each complete event passes through `rewrite`, which returns what is sent instead.
+
+    `rewrite` sees an event with its line ends and the blank line; it returns the same bytes to let it pass, or b"" to
+    drop it. Comments and blank lines between events pass at once, so keep-alives are never held back. An event of more
+    than `max_event_bytes` cannot be judged: it is dropped. `dropped` counts.
+    """
+
+    def __init__(self, rewrite: Callable[[bytes], bytes], *, max_event_bytes: int) -> None:
+        self._rewrite = rewrite
+        self._max_event_bytes = max_event_bytes
+        self._opening: bytes | None = b""  # until it is clear whether the stream starts with a BOM
+        self._event = bytearray()  # what has come of the present event, the line in progress included
+        self._line_is_empty = True
+        self._skipping = False  # the rest of an event that was too large
+        self._ended_with_cr = False  # a LF that follows belongs to that line end ...
+        self._sent_last = True  # ... and shares the fate of the line
+        self.dropped = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._opening is not None:
+            return self._open(self._opening + chunk)
+        if not chunk:
+            return b""
+        sent = b""
+        if self._ended_with_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+            sent = self._end_cr_lf()
+        self._ended_with_cr = chunk.endswith(b"\r")
+        return sent + b"".join([self._take(piece) for piece in chunk.splitlines(keepends=True)])
+
+    def finish(self) -> bytes:
+        """The stream has ended. A client may or may not read an event without its blank line: it is judged as well."""
+        rest = self._opening or bytes(self._event)
+        self._opening, self._event = None, bytearray()
+        return self._judge(rest) if rest else b""
+
+    def _open(self, beginning: bytes) -> bytes:
+        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
+            self._opening = beginning
+            return b""
+        self._opening = None
+        bom = _BOM if beginning.startswith(_BOM) else b""
+        return bom + self.feed(beginning[len(bom) :])
+
+    def _end_cr_lf(self) -> bytes:
+        if self._event:
+            self._event += b"\n"
+            return b""
+        return b"\n" if self._sent_last else b""
+
+    def _take(self, piece: bytes) -> bytes:
+        """A line, or the beginning or the rest of one."""
+        ended = piece.endswith(_LINE_ENDS)
+        blank = ended and self._line_is_empty and piece[:1] in _LINE_ENDS
+        self._line_is_empty = ended
+        if not self._skipping:
+            self._event += piece
+            self._limit_event()
+        if self._skipping:
+            self._skipping = not blank
+            return b""
+        # A comment is only ever first in the buffer when no event is in progress: it has just been completed.
+        if not blank and not (ended and self._event.startswith(b":")):
+            return b""
+        event, self._event = bytes(self._event), bytearray()
+        sent = self._judge(event) if blank and len(event) > len(piece) else event
+        self._sent_last = sent != b""
+        return sent
+
+    def _limit_event(self) -> None:
+        if len(self._event) > self._max_event_bytes:
+            self._event = bytearray()
+            self._skipping, self._sent_last = True, False
+            self.dropped += 1
+
+    def _judge(self, event: bytes) -> bytes:
+        sent = self._rewrite(event)
+        if not sent:
+            self.dropped += 1
+        return sent
+
+
+class EventBoundary:
+    """Whether the bytes relayed so far end between two events, so that one of our own may follow. Constant memory.
+
+    Where a BOM comes first, the answer stays a cautious no until the first blank line.
+    """
+
+    def __init__(self) -> None:
+        self.at_boundary = True
+        self._line_is_empty = True
+        self._is_comment = False
+        self._in_event = False
+        self._ended_with_cr = False
+
+    def feed(self, chunk: bytes) -> None:
+        if not chunk:
+            return
+        if self._ended_with_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]
+        self._ended_with_cr = chunk.endswith(b"\r")
+        if chunk.endswith((b"\n\n", b"\r\r", b"\n\r\n")):  # whatever came before: the usual end of a chunk
+            self._line_is_empty, self._in_event = True, False
+        else:
+            for piece in chunk.splitlines(keepends=True):
+                self._take(piece)
+        self.at_boundary = self._line_is_empty and not self._in_event
+
+    def _take(self, piece: bytes) -> None:
+        ended = piece.endswith(_LINE_ENDS)
+        if self._line_is_empty:
+            self._is_comment = piece.startswith(b":")
+        if self._line_is_empty and piece[:1] in _LINE_ENDS:
+            self._in_event = False
+        elif not self._is_comment:
+            self._in_event = True
+        self._line_is_empty = ended

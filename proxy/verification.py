@@ -1,0 +1,200 @@
+"""Whose is it? From a presented credential to a Principal, or a refusal with its reason.  [io]
+
+Cheapest first: proof and state from memory; else the row by id, the fast tag, argon2id. A remembered state decides only
+while the lease runs and no news concerns the key; otherwise the row is read again. It knows no route and no policy
+beyond "which effective scopes".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+
+from proxy.clock import Clock, DatabaseClock
+from proxy.credentials import PresentedCredential
+from proxy.errors import CredentialError, DatabaseError, Reason, UnavailableError
+from proxy.identity import KeyId, Principal
+from proxy.keys.hashing import ForeignHashError, Hasher, MismatchError
+from proxy.keys.reader import KeyReader
+from proxy.keys.record import KeyRecord, Secret
+from proxy.keys.token import Token, fast_tag
+from proxy.lease import Lease, Trust
+from proxy.logs import get_logger
+from proxy.memory import KeyState, Memory, Proof, Rights
+
+log = get_logger("verification")
+
+# News may arrive while a row is being read; each round begins after the last, so more than a few means a storm on this
+# very key, and then "unknown" is the truth.
+MAX_READS = 5
+WORDS = {
+    Reason.KEY_REVOKED: "This API key was revoked. Revocation is final: ask its owner for a new key.",
+    Reason.KEY_EXPIRED: "This API key has expired. Create a new one under Settings → API Keys.",
+    Reason.KEY_DISABLED: "This API key is disabled. Its owner can enable it again under Settings → API Keys.",
+    Reason.SECRET_RETIRED: "This API key was rotated and its old secret no longer works. Use the new one.",
+    Reason.OWNER_DISABLED: "The account this API key belongs to is disabled.",
+}
+
+
+def refuse_key(reason: Reason) -> CredentialError:
+    """The refusal for a key whose secret was proven but which may not be used."""
+    return CredentialError(reason, WORDS[reason])
+
+
+def refuse_unknown() -> CredentialError:
+    """One answer for an unknown id and a wrong secret."""
+    return CredentialError(Reason.CREDENTIAL_INVALID, "This API key is not valid.")
+
+
+class Verifier:
+    """`rights` gives the effective scopes of a record. `count_memory(hit)` is told whether memory sufficed."""
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        reader: KeyReader,
+        hasher: Hasher,
+        lease: Lease,
+        clock: Clock,
+        database_clock: DatabaseClock,
+        rights: Rights,
+        count_memory: Callable[[bool], None] = lambda _hit: None,
+    ) -> None:
+        self._memory = memory
+        self._reader = reader
+        self._hasher = hasher
+        self._lease = lease
+        self._clock = clock
+        self._database_clock = database_clock
+        self._rights = rights
+        self._count_memory = count_memory
+        self._flights: dict[bytes, asyncio.Task[Proof]] = {}
+
+    async def verify(self, presented: PresentedCredential) -> Principal:
+        """The Principal whose key this is. Raises CredentialError, UnavailableError.
+
+        When it returns without having awaited, the answer holds until the caller's next await.
+        """
+        token = presented.token
+        digest = self._memory.digest(token.text)
+        principal = self._recall(token, digest)
+        self._count_memory(principal is not None)
+        return principal or await self._verify_slowly(token, digest)
+
+    def _recall(self, token: Token, digest: bytes) -> Principal | None:
+        """The hot path: None unless memory alone may decide, and decides well."""
+        now = self._clock.boot()
+        if now >= self._lease.trusted_until:
+            return None
+        proof = self._memory.find_proof(digest)
+        state = self._memory.find_state(token.key_id, now) if proof else None
+        if proof is None or state is None or state.record is None:
+            return None
+        return self._form_principal(state, state.record, proof, now)
+
+    async def _verify_slowly(self, token: Token, digest: bytes) -> Principal:
+        proof = self._memory.find_proof(digest)
+        for _ in range(MAX_READS):
+            state, now = await self._get_state(token.key_id, proven=proof is not None)
+            if state.record is None:
+                raise refuse_unknown()
+            if proof is None or not _still_fits(proof, state.record):
+                proof = await self._prove(token, digest, state.record)
+                continue  # hashing took its time: look at the state again
+            principal = self._form_principal(state, state.record, proof, now)
+            if principal is None:
+                raise refuse_key(self._find_fault(state.record, proof, now) or Reason.SECRET_RETIRED)
+            return principal
+        raise _state_unknown()
+
+    async def _get_state(self, key_id: KeyId, *, proven: bool) -> tuple[KeyState, float]:
+        """A state that may decide at the returned boot time. Raises UnavailableError, CredentialError."""
+        for _ in range(MAX_READS):
+            now = self._clock.boot()
+            trust = self._lease.judge(now)
+            if trust is Trust.CLOSED:
+                raise UnavailableError(
+                    Reason.DATABASE_SILENT,
+                    "Keys cannot be verified right now: the key database does not answer.",
+                    retry_after_seconds=2,
+                )
+            state = self._memory.find_state(key_id, now) if trust is Trust.TRUSTED else None
+            if state is not None:
+                return state, now
+            try:
+                state = await self._reader.read(key_id)
+            except DatabaseError as error:
+                log.warning("key_read_failed", key_id=key_id, error=str(error))
+                raise _state_unknown() from error
+            if not self._memory.keep_state(state):
+                if self._memory.is_revoked(key_id):
+                    raise refuse_key(Reason.KEY_REVOKED) if proven else refuse_unknown()
+                log.error("key_row_older_than_seen", key_id=key_id)
+                raise _state_unknown()
+            if trust is Trust.READ_THROUGH and self._memory.find_state(key_id, now) is state:
+                return state, self._clock.boot()  # read after the request came, and nothing was said since
+        raise _state_unknown()
+
+    async def _prove(self, token: Token, digest: bytes, record: KeyRecord) -> Proof:
+        """Which secret of the record the token holds. One hash per token at a time, whoever leaves meanwhile."""
+        flight = self._flights.get(digest)
+        if flight is None:
+            flight = asyncio.create_task(self._hash(token, digest, record))
+            self._flights[digest] = flight
+            flight.add_done_callback(lambda done: self._land(digest, done))
+        return await asyncio.shield(flight)
+
+    def _land(self, digest: bytes, flight: asyncio.Task[Proof]) -> None:
+        del self._flights[digest]
+        if not flight.cancelled():
+            flight.exception()  # all who asked may have left
+
+    async def _hash(self, token: Token, digest: bytes, record: KeyRecord) -> Proof:
+        tag = fast_tag(token.key_id, token.secret)
+        for secret in record.secrets.values():
+            if hmac.compare_digest(secret.tag, tag):
+                await self._check_secret(token, secret)
+                proof = Proof(record.id, secret.version, secret.hash)
+                self._memory.keep_proof(digest, proof)
+                return proof
+        raise refuse_unknown()
+
+    async def _check_secret(self, token: Token, secret: Secret) -> None:
+        try:
+            await self._hasher.verify(secret.hash, token.secret)
+        except MismatchError as error:
+            # One in 2^32 by chance: rather a row whose tag and hash were not made together.
+            log.error("argon2_failed_after_tag_matched", key_id=token.key_id)
+            raise refuse_unknown() from error
+        except ForeignHashError as error:
+            log.error("argon2_string_not_ours", key_id=token.key_id, error=str(error))
+            raise refuse_unknown() from error
+
+    def _form_principal(self, state: KeyState, record: KeyRecord, proof: Proof, now: float) -> Principal | None:
+        """None when the key or the secret may not be used at boot time `now`."""
+        if not _still_fits(proof, record) or self._find_fault(record, proof, now) is not None:
+            return None
+        return state.get_principal(proof.secret_version, self._rights)
+
+    def _find_fault(self, record: KeyRecord, proof: Proof, now: float) -> Reason | None:
+        database_now = self._database_clock.now(now)
+        return record.find_fault(database_now) or record.find_secret_fault(proof.secret_version, database_now)
+
+    async def aclose(self) -> None:
+        """Let the hashes under way end."""
+        if self._flights:
+            await asyncio.wait(self._flights.values())
+
+
+def _still_fits(proof: Proof, record: KeyRecord) -> bool:
+    """A proof is about one argon2 string: a row changed by hand is proven anew."""
+    secret = record.secrets.get(proof.secret_version)
+    return secret is None or secret.hash == proof.argon2_string
+
+
+def _state_unknown() -> UnavailableError:
+    return UnavailableError(
+        Reason.STATE_UNKNOWN, "The state of this API key cannot be read right now.", retry_after_seconds=1
+    )

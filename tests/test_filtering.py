@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.filtering import LIST_KINDS, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
+from proxy.messages import parse_message
+
+
+def allow_open(kind: str, name: str) -> bool:
+    return kind in {"tool", "prompt", "uri", "uri_template"} and name.startswith("open")
+
+
+def allow_all(kind: str, name: str) -> bool:
+    return True
+
+
+def allow_none(kind: str, name: str) -> bool:
+    return False
+
+
+def answer(result: Any, **members: Any) -> bytes:
+    return orjson.dumps({"jsonrpc": "2.0", "id": 1, "result": result, **members})
+
+
+def tools(*names: str, **members: Any) -> bytes:
+    return answer({"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names], **members})
+
+
+def names_in(body: bytes) -> list[str]:
+    return [tool["name"] for tool in orjson.loads(body)["result"]["tools"]]
+
+
+# one answer
+
+
+@pytest.mark.parametrize(
+    ("member", "field"),
+    [("tools", "name"), ("prompts", "name"), ("resources", "uri"), ("resourceTemplates", "uriTemplate")],
+)
+def test_entries_that_are_not_allowed_disappear_and_the_rest_keeps_its_order(member: str, field: str) -> None:
+    entries = [{field: name, "title": f"t {name}"} for name in ("open-2", "secret", "open-1", "hidden", "open-3")]
+    filtered = orjson.loads(filter_answer(answer({member: entries, "nextCursor": "c", "x": 1}, extra=[1]), allow_open))
+    assert filtered == {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {member: [entries[0], entries[2], entries[4]], "nextCursor": "c", "x": 1},
+        "extra": [1],
+    }
+
+
+def test_allow_hears_the_kind_of_each_name() -> None:
+    asked: list[tuple[str, str]] = []
+    body = answer(
+        {
+            "tools": [{"name": "t"}],
+            "prompts": [{"name": "p"}],
+            "resources": [{"uri": "r", "name": "n"}],
+            "resourceTemplates": [{"uriTemplate": "u/{x}", "name": "n"}],
+        }
+    )
+
+    def allow(kind: str, name: str) -> bool:
+        asked.append((kind, name))
+        return False
+
+    assert not any(orjson.loads(filter_answer(body, allow))["result"].values())
+    assert asked == [("tool", "t"), ("prompt", "p"), ("uri", "r"), ("uri_template", "u/{x}")]
+
+
+def test_an_emptied_page_keeps_its_cursor() -> None:
+    filtered = orjson.loads(filter_answer(tools("secret", nextCursor=""), allow_open))
+    assert filtered["result"] == {"tools": [], "nextCursor": ""}
+
+
+@pytest.mark.parametrize(
+    "entry", [None, 1, "open", [], {}, {"name": None}, {"name": 1}, {"Name": "open"}, {"uri": "open"}]
+)
+def test_an_entry_without_a_readable_name_is_dropped(entry: object) -> None:
+    assert orjson.loads(filter_answer(answer({"tools": [entry]}), allow_all))["result"] == {"tools": []}
+
+
+@pytest.mark.parametrize("scope", ["public", "PRIVATE", None, 1])
+def test_a_list_leaves_as_private_even_if_nothing_was_taken_out(scope: object) -> None:
+    body = tools("open", cacheScope=scope, ttlMs=5)
+    assert orjson.loads(filter_answer(body, allow_all)) == orjson.loads(tools("open", cacheScope="private", ttlMs=5))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        tools("open-1", "open-2"),
+        tools("open-1", cacheScope="private"),
+        b' {"jsonrpc" : "2.0", "id":1, "result" : {"tools":[ {"name":"open\\u002d1","n":1e5} ]}} ',
+        answer({"tools": None}),
+        answer({"content": [{"type": "text", "text": '{"tools":[{"name":"secret"}]}'}], "cacheScope": "public"}),
+        answer({"capabilities": {"tools": {"listChanged": True}}}),
+        answer({"structuredContent": {"tools": [{"name": "secret"}]}}),
+        answer(None),
+        answer([{"tools": [{"name": "secret"}]}]),
+        b'{"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "tools"}}',
+        b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}',
+        b'{"jsonrpc":"2.0","method":"x","params":{"tools":[{"name":"secret"}]}}',
+    ],
+)
+def test_what_needs_no_change_passes_byte_for_byte(body: bytes) -> None:
+    assert filter_answer(body, allow_open) == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nope",
+        tools("open")[:-1],
+        tools("open").replace(b"}", b",}"),
+        b"\xef\xbb\xbf" + tools("open"),
+        b"[" + tools("open") + b"]",
+        b"[]",
+        b"1",
+        b"null",
+        tools("open").decode().encode("utf-16"),
+        b'{"result":{"tools":[],"tools":[{"name":"secret"}]}}',
+        b'{"result":{},"\\u0072esult":{"tools":[]}}',
+        b'{"result":{"tools":[{"name":"open","n":NaN}]}}',
+        b'{"result":' + b"[" * 300 + b"]" * 300 + b"}",
+        answer({"tools": {"secret": {}}}),
+        answer({"tools": "secret"}),
+        answer({"resources": True}),
+    ],
+)
+def test_an_answer_that_cannot_be_read_strictly_is_unfilterable(body: bytes) -> None:
+    with pytest.raises(UnfilterableAnswer):
+        filter_answer(body, allow_all)
+
+
+def test_numbers_survive_filtering_digit_for_digit() -> None:
+    body = (
+        b'{"jsonrpc":"2.0","id":123456789012345678901234567890,"result":{"tools":[{"name":"open","inputSchema":'
+        b'{"maximum":18446744073709551616,"minimum":-9007199254740993,"multipleOf":1.10,"x":1e400}},%b]}}'
+    )
+    body = body.replace(b'"x":1e400', b'"x":1E+2')
+    assert filter_answer(body % b'{"name":"secret"}', allow_open) == (body % b"").replace(b",]", b"]")
+
+
+def test_a_thousand_tools_are_filtered() -> None:
+    names = [f"{'open' if number % 3 else 'secret'}-{number}" for number in range(1000)]
+    assert names_in(filter_answer(tools(*names), allow_open)) == [name for name in names if name.startswith("open")]
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=4)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["open", "secret", "open-2"]), json_values), max_size=5), json_values)
+def test_filtering_only_ever_removes_entries(entries: list[tuple[str, Any]], other: object) -> None:
+    listed = [{"name": name, "annotations": value} for name, value in entries]
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"x": other, "tools": listed, "nextCursor": "c"}}).encode()
+    try:
+        filtered = filter_answer(body, allow_open)
+    except UnfilterableAnswer:
+        assert b"Infinity" in body or b"\\ud" in body
+        return
+    expected = json.loads(body)
+    expected["result"]["tools"] = [tool for tool in expected["result"]["tools"] if tool["name"] != "secret"]
+    assert json.loads(filtered) == expected
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_an_answer_passes_or_is_unfilterable(body: bytes) -> None:
+    try:
+        assert filter_answer(body, allow_none) == body
+    except UnfilterableAnswer:
+        with pytest.raises(UnfilterableAnswer):
+            filter_answer(body, allow_all)
+
+
+def test_list_requests_are_known_by_their_method() -> None:
+    for method in LIST_KINDS:
+        assert is_list_request(parse_message(orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method})))
+    for body in (b'{"jsonrpc":"2.0","id":1,"method":"tools/lists"}', b'{"jsonrpc":"2.0","id":1,"result":{}}'):
+        assert not is_list_request(parse_message(body))
+
+
+# event streams
+
+
+def filter_stream(
+    stream: bytes, cuts: Iterable[int] = (), allow: Any = allow_open, limit: int = 10_000
+) -> tuple[bytes, int]:
+    edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(stream)}), len(stream)]
+    sse = SseFilter(allow, max_event_bytes=limit)
+    sent = b"".join([sse.feed(stream[start:end]) for start, end in itertools.pairwise(edges)])
+    return sent + sse.finish(), sse.dropped
+
+
+def check_every_cut(stream: bytes, expected: bytes, dropped: int = 0) -> None:
+    for cut in range(len(stream) + 1):
+        assert filter_stream(stream, [cut]) == (expected, dropped)
+    assert filter_stream(stream, range(len(stream))) == (expected, dropped)
+
+
+DIALECTS = [b"\n", b"\r\n", b"\r"]
+UNTOUCHED = [
+    b"",
+    b": ping\n\n",
+    b":\n",
+    b"\n\n\n",
+    b"id: 1\ndata:\n\n",  # a priming event
+    b"id: 1\nretry: 3000\ndata\n\n",
+    b"retry: 5\n\n",
+    b'id: "tools"\ndata:\n\n',
+    b"event: endpoint\ndata: /messages?session_id=tools\n\n",
+    b"event: message\nid: a/b\ndata: " + tools("open-1") + b"\n\n",
+    b"data:" + tools("open-1", cacheScope="private") + b"\n\n",
+    b'data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}\n\n',
+    b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[],\ndata: "structuredContent":{"x":NaN}}}\n\n',
+    b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"\\ud83d"}]}}\n\n',
+    b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"\\"tools\\" NaN"}]}}\n\n',
+    b"data: not json\n\n",
+    b"data: \xff\xfe\n\n",
+    b"unknown field\n\ndata: x",
+    b": ping\n: ping\n\ndata: x\n\n: ping\nid: 4\n: inside\ndata: y\n\n",
+]
+
+
+@pytest.mark.parametrize("end", DIALECTS)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("stream", [*UNTOUCHED, b"".join(UNTOUCHED)])
+def test_a_stream_with_nothing_to_filter_passes_byte_for_byte(stream: bytes, bom: bytes, end: bytes) -> None:
+    stream = bom + stream.replace(b"\n", end)
+    check_every_cut(stream, stream)
+
+
+@pytest.mark.parametrize("end", DIALECTS)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_only_the_data_of_a_list_answer_changes(bom: bytes, end: bytes) -> None:
+    around = b": hello\n\nid: 7_1\nevent: message\nretry: 500\n%b\n: note\n\n: ping\n\n"
+    before = bom + (around % (b"data: " + tools("open", "secret"))).replace(b"\n", end)
+    after = bom + (around % (b"data: " + tools("open"))).replace(b"\n", end)
+    check_every_cut(before, after)
+
+
+@pytest.mark.parametrize("end", DIALECTS)
+def test_data_over_several_lines_is_one_answer(end: bytes) -> None:
+    text = json.dumps(orjson.loads(tools("secret", "open", nextCursor="c")), indent=1).encode()
+    lines = b"".join(b"data:" + line + end for line in text.splitlines())
+    check_every_cut(
+        b"id: 1" + end + lines + end, b"id: 1" + end + b"data: " + tools("open", nextCursor="c") + end + end
+    )
+
+
+def test_a_name_behind_escapes_is_found() -> None:
+    stream = b"data: " + tools("secret", "open").replace(b'"tools"', b'"\\u0074ool\\u0073"') + b"\n\n"
+    assert filter_stream(stream) == (b"data: " + tools("open") + b"\n\n", 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"result":{"tools":[{"name":"secret"}',
+        b"[" + tools("secret") + b"]",
+        b'{"result":{"tools":[{"name":"secret","n":NaN}]}}',
+        b'{"result":{"tools":[{"name":"secret"}],"tools":[]}}',
+        b'{"result":{"prompts":{"name":"secret"}}}',
+    ],
+)
+def test_a_list_answer_that_cannot_be_read_is_dropped_whole_and_counted(data: bytes) -> None:
+    stream = b"data: a\n\nid: 2\nevent: message\ndata: %b\n\nid: 3\ndata: b\n\n" % data
+    check_every_cut(stream, b"data: a\n\nid: 3\ndata: b\n\n", dropped=1)
+
+
+def test_a_list_answer_cut_off_by_the_end_of_the_stream_is_judged_too() -> None:
+    whole = b"data: " + tools("secret", "open")
+    assert filter_stream(whole) == (b"data: " + tools("open"), 0)
+    assert filter_stream(whole[:-10]) == (b"", 1)
+
+
+def test_an_event_beyond_the_limit_is_dropped_and_counted() -> None:
+    stream = b"data: " + b"x" * 200 + b"\n\ndata: y\n\n"
+    assert filter_stream(stream, limit=100) == (b"data: y\n\n", 1)
+    assert filter_stream(stream, range(len(stream)), limit=100) == (b"data: y\n\n", 1)
+
+
+def test_replayed_and_legacy_streams_are_filtered_whatever_the_ids() -> None:
+    events = [
+        (b"id: s1_4\r\n", answer({"content": []}, id="a")),
+        (b"id: s1_5\r\n", tools("secret", "open")),
+        (b"event: message\r\nid: s1_6\r\n", answer({"prompts": [{"name": "secret"}]}, id=None)),
+        (b"", answer({"resources": [{"uri": "secret://"}, {"uri": "open://"}], "nextCursor": "n"}, id=99)),
+    ]
+    stream = b"".join(head + b"data: " + data + b"\r\n\r\n" for head, data in events)
+    expected = b"".join(head + b"data: " + filter_answer(data, allow_open) + b"\r\n\r\n" for head, data in events)
+    check_every_cut(stream, expected)
+    assert b"secret" not in expected
+
+
+def test_an_event_is_sent_as_soon_as_it_is_complete() -> None:
+    sse = SseFilter(allow_open)
+    assert sse.feed(b": ping\n") == b": ping\n"
+    assert sse.feed(b"\ndata: a\n") == b"\n"
+    assert sse.feed(b"\ndata: b") == b"data: a\n\n"
+
+
+def test_a_thousand_tools_in_one_event_are_filtered() -> None:
+    names = [f"{'open' if number % 2 else 'secret'}-{number}" for number in range(1000)]
+    stream = b"event: message\ndata: " + tools(*names) + b"\n\n"
+    sent, dropped = filter_stream(stream, range(0, len(stream), 1400), limit=1_000_000)
+    assert names_in(sent.removeprefix(b"event: message\ndata: ")) == [name for name in names if name.startswith("open")]
+    assert dropped == 0
+
+
+parts = st.sampled_from(
+    [*UNTOUCHED, b"data: " + tools("open", "secret") + b"\n\n", b"id: 1\n", b"\n", b'data: {"tools"\n', b"data: "]
+)
+
+
+@given(st.lists(parts, max_size=5), st.sampled_from(DIALECTS), st.sets(st.integers(0, 900), max_size=12))
+def test_however_it_is_cut_a_stream_is_filtered_alike(stream: list[bytes], end: bytes, cuts: set[int]) -> None:
+    whole = b"".join(stream).replace(b"\n", end)
+    sent, dropped = filter_stream(whole, cuts)
+    assert (sent, dropped) == filter_stream(whole)
+    assert b'"name":"secret"' not in sent
+    if filter_stream(whole, allow=allow_all) == (whole, 0) and b"secret" not in whole:
+        assert sent == whole
