@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from proxy.errors import Reason, Refusal
+from proxy.headers import SAFETY, SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,8 @@ def form_answer(refusal: Refusal, dialect: Dialect, *, realm: str, request_id: s
     headers = {
         "Content-Type": "application/json" if dialect.json_rpc else "application/problem+json",
         "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
         "X-Request-Id": request_id,
+        **dict((*SAFETY, SERVER)),
     }
     if row.challenge is not None and status != 200:
         headers["WWW-Authenticate"] = _form_challenge(row.challenge, refusal, realm)

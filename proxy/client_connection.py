@@ -2,7 +2,7 @@
 
 aiohttp 3.14 sets no deadline before a handler runs, answers a malformed request with the bytes it could not read, and
 logs a traceback for each. Here a request head has to arrive in time, an unreadable one gets a constant answer and a
-counted, rate-limited line, and a client that leaves is noticed by whoever asked to be told (`on_lost`).
+counted, short line, and a client that leaves is noticed by whoever asked to be told (`on_lost`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from proxy.envelope import SUPPORTED_VERSIONS
 from proxy.errors import Reason, RequestError
 from proxy.logs import get_logger
 
 log = get_logger("connection")
+
+TOO_MANY_FIELDS = "Too many headers received"  # aiohttp has no exception of its own for it
 
 
 class ClientConnection(RequestHandler):
@@ -79,8 +82,8 @@ class ClientConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """A constant answer: what could not be read is not repeated, neither to the client nor to the log."""
-        if isinstance(exc, LineTooLong):
-            refusal = RequestError(Reason.HEAD_TOO_LARGE, "The request line or a header is too long.")
+        if isinstance(exc, LineTooLong) or message == TOO_MANY_FIELDS:
+            refusal = RequestError(Reason.HEAD_TOO_LARGE, "The request line or its headers are too long or too many.")
         elif status == 500:
             log.error("handler_failed", exc_info=exc)
             refusal = RequestError(Reason.INTERNAL, "The request could not be handled.")
@@ -91,6 +94,14 @@ class ClientConnection(RequestHandler):
         response = self._refuse(refusal)
         response.force_close()
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """An answer names our version (RFC 9110 section 2.5), where aiohttp would repeat an HTTP/0.9 or HTTP/2.0."""
+        if request.version not in SUPPORTED_VERSIONS:
+            request._cache["version"] = HttpVersion11  # where aiohttp keeps what it has once read
+        return await super().finish_response(request, resp, start_time)
 
 
 class ClientServer(web.Server):

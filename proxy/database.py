@@ -29,8 +29,9 @@ FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeou
 
 def describe_failure(error: BaseException) -> str:
     """What went wrong, without the URL or anything else that may hold a password."""
-    text = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {text}" if isinstance(error, asyncpg.PostgresError) else text
+    if isinstance(error, asyncpg.PostgresError):  # whose text would go on with DETAIL, which quotes whole rows
+        return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    return str(error).strip() or type(error).__name__
 
 
 async def connect(url: str, timeout_seconds: float) -> Connection:

@@ -27,9 +27,10 @@ _NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\") | frozenset(range(0x20)) | {0x7
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})
-# Twice means that two readers may pick different ones.
+# Twice means that two readers may pick different ones. (A repeated Authorization is refused by `credentials`, which
+# challenges for another.)
 SINGLETONS = (
-    "Host", "Authorization", "Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Expect",
+    "Host", "Content-Type", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Expect",
     "Origin", "Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name", "Last-Event-ID",
 )  # fmt: skip
 _SINGLETONS = frozenset(name.lower().encode() for name in SINGLETONS)

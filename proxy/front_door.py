@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from proxy.authorization import Permit, authorize
-from proxy.challenges import TABLE, Dialect, form_answer
+from proxy.challenges import Dialect, form_answer
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
 from proxy.envelope import Target, check_framing, check_host, check_json_content_type, check_origin, parse_target
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError
 from proxy.forwarding import Forwarder, Outbound
 from proxy.headers import form_upstream_headers
-from proxy.identity import Principal
+from proxy.identity import KeyId
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, parse_message
 from proxy.metrics import Metrics
@@ -53,12 +53,15 @@ class DoorRules:
 
 @dataclass(slots=True)
 class Passage:
-    """What becomes known of one request on its way: the decision line, and how to say no."""
+    """What becomes known of one request on its way: the decision line, and how to say no.
+
+    `key_id` is the one presented, verified or not: whoever watches a key wants to see its refusals, too.
+    """
 
     request_id: str
     started: float
     match: RouteMatch | None = None
-    principal: Principal | None = None
+    key_id: KeyId | None = None
     message: Message | None = None
     permit: Permit | None = None
     rpc_id: str | int | None = None
@@ -119,10 +122,11 @@ class FrontDoor:
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
         target, match = self._find_route(request, passage)
         presented = self._require_credential(request, target)
-        passage.principal = await self._verifier.verify(presented)
+        passage.key_id = presented.token.key_id
+        await self._verifier.verify(presented)
         message = passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
-        principal = passage.principal = await self._verifier.verify(presented)
+        principal = await self._verifier.verify(presented)
         permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
         exchange = self._registry.open(principal, "call" if message else "stream", permit.scopes)
         try:
@@ -263,7 +267,7 @@ class FrontDoor:
         """One line, one count."""
         route = passage.match.route.id if passage.match else "none"
         self._metrics.count_request(route, outcome)
-        message, permit, principal = passage.message, passage.permit, passage.principal
+        message, permit = passage.message, passage.permit
         log.info(
             "request",
             request_id=passage.request_id,
@@ -273,7 +277,7 @@ class FrontDoor:
             http=request.method,
             rpc=message.method if message else None,
             name=_get_name(message),
-            key_id=principal.key_id if principal else None,
+            key_id=passage.key_id,
             rule=permit.rule if permit else None,
             policy=self._policy.revision,
             ms=round((self._clock.boot() - passage.started) * 1000, 1),
@@ -290,6 +294,3 @@ def _get_name(message: Message | None) -> str | None:
 
 def _too_large(limit: int) -> RequestError:
     return RequestError(Reason.BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
-
-
-assert set(TABLE) == set(Reason), "every reason has its answer"

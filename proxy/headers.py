@@ -36,6 +36,11 @@ WITHHELD_PREFIXES = (
     "sec-fetch-",
 )
 _NAME = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+# What was judged is what is sent: no `Connection` strikes these out on the way (RFC 9110 section 7.6.1 forbids it to
+# name fields that are meant for the recipient).
+JUDGED = frozenset({
+    "accept", "content-type", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name",
+})  # fmt: skip
 # What an upstream may tell a client. Not Set-Cookie (the page of ours shares this origin), not WWW-Authenticate (it
 # concerns our credential), not Location, not Server.
 RELAYED = frozenset({
@@ -45,6 +50,7 @@ RELAYED = frozenset({
 })  # fmt: skip
 # Proxied answers share their origin with the settings page: they may not script it, nor be taken for a page.
 SAFETY = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox; default-src 'none'"))
+SERVER = ("Server", "aegis-proxy")  # no version, and not a word about what we are built with
 
 
 def form_upstream_headers(
@@ -64,7 +70,7 @@ def form_upstream_headers(
 def _read_connection(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Names the client declared hop-by-hop; read before ours are added, so that none of ours can be struck out."""
     values = [value for name, value in fields if name.lower() == "connection"]
-    return frozenset(token.strip().lower() for value in values for token in value.split(","))
+    return frozenset(token.strip().lower() for value in values for token in value.split(",")) - JUDGED
 
 
 def _may_pass(name: str, value: str, named: frozenset[str]) -> bool:
@@ -83,6 +89,6 @@ def _may_pass(name: str, value: str, named: frozenset[str]) -> bool:
 def form_client_headers(headers: CIMultiDict[str], *, request_id: str) -> CIMultiDict[str]:
     """The upstream's headers as the client may see them."""
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in RELAYED)
-    kept.extend(SAFETY)
+    kept.extend((*SAFETY, SERVER))
     kept["X-Request-Id"] = request_id
     return kept

@@ -109,8 +109,8 @@ class Listener:
 
     async def _serve(self, listening: Connection, beating: Connection) -> None:
         """LISTEN first, then revalidate, then trust; from then on beat."""
-        await self._ask(self._check(beating))
         self._sent.clear()
+        listening.add_termination_listener(lambda _connection: self._heard.set())
         await self._ask(listening.add_listener(CHANNEL, self._hear_news))
         await self._ask(listening.add_listener(self._own_channel, self._hear_nonce))
         await self._beat(beating, listening)  # proves that LISTEN was heard at all
@@ -123,16 +123,21 @@ class Listener:
             await asyncio.sleep(max(0.0, self._pace.heartbeat_seconds - (self._clock.boot() - stamp)))
 
     async def _beat(self, beating: Connection, listening: Connection) -> float:
-        """Send a nonce and wait until it is heard; the stamp taken before it was sent. Raises DatabaseError."""
+        """Send a nonce and wait until it is heard; the stamp taken before it was sent. Raises DatabaseError.
+
+        What makes silence mean "nothing happened" is looked at every time: triggers can be disabled under our feet.
+        """
         nonce = secrets.token_hex(8)
         self._heard.clear()
         stamp = self._clock.boot()
+        await self._ask(self._check(beating))
         self._sent = {nonce: stamp}
         row = await self._ask(beating.fetchrow(BEAT, self._own_channel, nonce))
         self._database_clock.observe(row["now"], stamp, self._clock.boot())
         try:
             async with asyncio.timeout(self._pace.patience_seconds):
-                await self._heard.wait()
+                if not listening.is_closed():  # else its end was heard before, and nothing more will be
+                    await self._heard.wait()
         except TimeoutError as error:
             raise DatabaseError(
                 "the database answers, but what we NOTIFY is not heard: is the listener's URL a pooler in transaction"

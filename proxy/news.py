@@ -9,6 +9,7 @@ relays without an index from keys to streams.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from proxy.identity import KeyId, OwnerId
 CHANNEL = "aegis_key_events"
 # A flood of distinct subjects is folded into "all": it costs reads, never correctness.
 MAX_SUBJECTS = 100_000
+# An id of any other form is nobody's: it would cost memory, and a NUL in it fails every statement that asks for it.
+_KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
+_OWNER_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,9 @@ def parse_news(payload: str) -> News:
     try:
         said = json.loads(payload)
         kind = said["kind"]
-        if kind == "key" and isinstance(said["key_id"], str):
+        if kind == "key" and _KEY_ID.fullmatch(said["key_id"]):
             return News(key_id=KeyId(said["key_id"]))
-        if kind == "owner" and isinstance(said["owner_id"], str):
+        if kind == "owner" and _OWNER_ID.fullmatch(said["owner_id"]):
             return News(owner_id=OwnerId(said["owner_id"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         pass

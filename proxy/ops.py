@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
+from proxy.headers import SERVER
 from proxy.metrics import Metrics
 
 # What is wrong, by the name of the part; empty when all is well.
@@ -33,7 +34,12 @@ def build_ops(
         body, content_type = metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
+    async def sign(_request: web.Request, response: web.StreamResponse) -> None:
+        name, value = SERVER
+        response.headers[name] = value
+
     app = web.Application()
+    app.on_response_prepare.append(sign)
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/readyz", get_readiness)
     app.router.add_get("/metrics", get_metrics)

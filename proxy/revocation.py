@@ -53,10 +53,9 @@ class Revocation:
         self._heartbeat_seconds = heartbeat_seconds
         self._revalidate_seconds = revalidate_seconds
         self._count_news = count_news
-        self._doubted: set[KeyId] = set()
+        self._doubted: dict[KeyId, float] = {}  # since which boot time
         self._sweep_all = False
         self._doubt = asyncio.Event()
-        self._doubted_since: float | None = None
         self._revalidated_at = float("-inf")
 
     # The listener's calls.
@@ -65,11 +64,14 @@ class Revocation:
         """Number the news, which pauses every relay it concerns, and have the rows read again."""
         self._count_news()
         self._news.add(news)
-        self._doubted.update(self._registry.find_touched(news))
+        touched = self._registry.find_touched(news)
         if news.key_id is not None:
-            self._doubted.add(news.key_id)  # its sessions may be nobody's here, and still have to end
+            touched.append(news.key_id)  # its sessions may be nobody's here, and still have to end
         else:
             self._sweep_all = True
+        now = self._clock.boot()
+        for key_id in touched:
+            self._doubted.setdefault(key_id, now)
         self._doubt.set()
 
     async def revalidate(self) -> None:
@@ -93,44 +95,40 @@ class Revocation:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_news())
             tasks.create_task(self._keep_watch())
-            tasks.create_task(self._end_expired())
+            tasks.create_task(self._watch_instants())
 
     async def _follow_news(self) -> None:
         """Read again what the news put in doubt: one read running, everything that comes meanwhile in the next."""
         while True:
             await self._doubt.wait()
             self._doubt.clear()
-            doubted, self._doubted = self._doubted, set()
+            doubted, self._doubted = self._doubted, {}
             sweep_all, self._sweep_all = self._sweep_all, False
-            began = self._doubted_since if self._doubted_since is not None else self._clock.boot()
             try:
                 dead = await self._judge_keys(doubted)
             except DatabaseError as error:
                 log.warning("reading_again_failed", keys=len(doubted), error=str(error))
-                self._doubted |= doubted
+                self._doubted |= doubted  # the earlier instant stands
                 self._sweep_all |= sweep_all
-                self._doubted_since = began
-                self._give_up_on_old_doubts(began)
+                self._give_up_on_old_doubts()
                 await asyncio.sleep(self._heartbeat_seconds)
                 self._doubt.set()
             else:
-                self._doubted_since = None
                 self._clean_up_sessions(None if sweep_all else dead)
 
-    def _give_up_on_old_doubts(self, began: float) -> None:
-        """A doubt no older than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""
-        if self._clock.boot() - began >= self._lease.lease_seconds:
-            self._end(self._registry.end_keys(self._doubted, Reason.STATE_UNKNOWN))
+    def _give_up_on_old_doubts(self) -> None:
+        """A doubt younger than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""
+        oldest = self._clock.boot() - self._lease.lease_seconds
+        old = [key_id for key_id, since in self._doubted.items() if since <= oldest]
+        self._end(self._registry.end_keys(old, Reason.STATE_UNKNOWN))
 
     async def _keep_watch(self) -> None:
-        """Every heartbeat: while trust is lost, revalidate what is open; when all is lost, end it. Rounds even while
-        trusted, so that whatever escaped the news has a bound too."""
+        """Every heartbeat: while trust is lost, revalidate what is open. Rounds even while trusted, so that whatever
+        escaped the news has a bound too."""
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             now = self._clock.boot()
             trust = self._lease.judge(now)
-            if trust is Trust.CLOSED:
-                self._end(self._registry.end_all(Reason.DATABASE_SILENT))
             if trust is not Trust.TRUSTED or now - self._revalidated_at >= self._revalidate_seconds:
                 await self._try_round(trust)
 
@@ -151,18 +149,26 @@ class Revocation:
             self._lease.extend(stamp)
             self._revalidated_at = stamp
 
-    async def _end_expired(self) -> None:
-        """End what runs out, at the instant. The heartbeat bounds how long a deadline noted meanwhile is overlooked;
-        the inline check before every relayed chunk overlooks nothing."""
+    async def _watch_instants(self) -> None:
+        """End what runs out, and everything once the database was silent for too long, at the instant: no read is
+        waited for. The heartbeat bounds how long an instant noted meanwhile is overlooked; the inline check before
+        every relayed chunk overlooks nothing."""
         while True:
-            pause = self._heartbeat_seconds
-            deadline = self._registry.find_deadline()
+            await asyncio.sleep(self._find_pause())
             now = self._clock.boot()
-            if deadline is not None and self._database_clock.observed:
-                pause = min(pause, max(0.0, deadline - self._database_clock.now(now)))
-            await asyncio.sleep(pause)
-            if deadline is not None and self._database_clock.observed:
-                self._end(self._registry.end_expired(self._clock.boot()))
+            if self._lease.judge(now) is Trust.CLOSED:
+                self._end(self._registry.end_all(Reason.DATABASE_SILENT))
+            if self._database_clock.observed:
+                self._end(self._registry.end_expired(now))
+
+    def _find_pause(self) -> float:
+        """Seconds until the next instant at which something may have to end; no more than a heartbeat."""
+        now = self._clock.boot()
+        pauses = [self._lease.open_until - now]
+        deadline = self._registry.find_deadline()
+        if deadline is not None and self._database_clock.observed:
+            pauses.append(deadline - self._database_clock.now(now))
+        return min((pause for pause in pauses if 0 < pause < self._heartbeat_seconds), default=self._heartbeat_seconds)
 
     # The acts.
 
@@ -170,19 +176,28 @@ class Revocation:
         """Read, remember and judge these keys; the ones that may no longer be used. Raises DatabaseError."""
         states = await self._reader.read_many(key_ids)
         now = self._clock.boot()
-        dead = []
+        dead, lagging = [], []
         for state in states.values():
-            believed = self._memory.keep_state(state)
-            if not believed and not self._memory.is_revoked(state.key_id):
-                raise DatabaseError("a row is older than one already seen: is this a replica that lags behind?")
-            ended, confirmed = self._registry.judge(state if believed else KeyState(state.key_id, None, 0, now), now)
-            self._end(ended)
-            for exchange in confirmed:
-                if exchange.on_resume is not None:
-                    exchange.on_resume()
-            if not believed or state.record is None or state.record.find_fault(self._database_clock.now(now)):
+            if self._memory.keep_state(state):
+                if self._judge_key(state, now):
+                    dead.append(state.key_id)
+            elif self._memory.is_revoked(state.key_id):
+                self._end(self._registry.end_keys([state.key_id], Reason.KEY_REVOKED))
                 dead.append(state.key_id)
+            else:
+                lagging.append(state.key_id)
+        if lagging:  # said last: a row that cannot be believed must not shield the others
+            raise DatabaseError(f"{len(lagging)} rows are older than already seen: is this a replica that lags behind?")
         return dead
+
+    def _judge_key(self, state: KeyState, now: float) -> bool:
+        """Hold what a key holds against its state; True when the key may no longer be used."""
+        ended, confirmed = self._registry.judge(state, now)
+        self._end(ended)
+        for exchange in confirmed:
+            if exchange.on_resume is not None:
+                exchange.on_resume()
+        return state.record is None or state.record.find_fault(self._database_clock.now(now)) is not None
 
     def _end(self, exchanges: Iterable[Exchange]) -> None:
         for exchange in exchanges:

@@ -7,6 +7,7 @@ first, so one instance ends it; what could not be ended is left for the next rou
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 
 from proxy.errors import UnavailableError, UpstreamError
@@ -21,6 +22,8 @@ log = get_logger("sessions")
 # Ended; unknown already; a server that keeps no sessions to end (MCP 2025-11-25, "Session Management").
 GONE = frozenset({200, 202, 204, 404, 405})
 MAX_AT_ONCE = 16
+# The version was the client's to name: one that is no token must not keep its session alive.
+_VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 class SessionCleanup:
@@ -54,18 +57,22 @@ class SessionCleanup:
     async def _run(self, key_ids: Sequence[KeyId] | None) -> None:
         try:
             claimed = await self._store.claim_dead(key_ids)
-            await asyncio.gather(*(self._end(session) for session in claimed))
         except UnavailableError as error:
-            log.warning("session_clean_up_failed", error=str(error))  # claims lapse: the next round tries again
+            log.warning("session_clean_up_failed", error=str(error))
+        else:
+            await asyncio.gather(*(self._end(session) for session in claimed))
 
     async def _end(self, session: DeadSession) -> None:
         async with self._slots:
             status = await self._send_delete(session)
-        if status in GONE:
-            await self._store.forget(session.upstream, session.session_hash)
-            log.info("session_ended", key_id=session.key_id, upstream=session.upstream, status=status)
-        else:
+        if status not in GONE:
             log.warning("session_not_ended", key_id=session.key_id, upstream=session.upstream, status=status)
+            return
+        log.info("session_ended", key_id=session.key_id, upstream=session.upstream, status=status)
+        try:
+            await self._store.forget(session.upstream, session.session_hash)
+        except UnavailableError as error:
+            log.warning("session_not_forgotten", error=str(error))  # the claim lapses: the next round tries again
 
     async def _send_delete(self, session: DeadSession) -> int | None:
         """The upstream's status; None when it gave none."""
@@ -73,7 +80,7 @@ class SessionCleanup:
         if destination is None or path is None:
             return None
         headers = [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]
-        if session.protocol_version:
+        if session.protocol_version and _VERSION.fullmatch(session.protocol_version):
             headers.append(("MCP-Protocol-Version", session.protocol_version))
         if destination.bearer_token is not None:
             headers.append(("Authorization", f"Bearer {destination.bearer_token}"))
@@ -81,7 +88,7 @@ class SessionCleanup:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return (await call.send("DELETE", path, headers, b"")).status
-        except (UpstreamError, UpstreamAborted, TimeoutError) as error:
+        except (UpstreamError, UpstreamAborted, TimeoutError, ValueError) as error:
             log.warning("session_delete_failed", upstream=session.upstream, error=str(error) or type(error).__name__)
             return None
         finally:

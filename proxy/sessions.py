@@ -7,6 +7,7 @@ Nothing here sends, aborts or awaits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
 from heapq import heappop, heappush
@@ -53,7 +54,7 @@ class Registry:
         self._database_clock = database_clock
         self._rights = rights
         self._by_key: dict[KeyId, dict[Exchange, None]] = {}
-        self._by_subject: dict[str, set[KeyId]] = {}
+        self._by_subject: dict[str, Counter[KeyId]] = {}  # exchanges: a key may change hands while it holds some
         self._deadlines: list[tuple[float, KeyId]] = []
         self._noted: set[tuple[float, KeyId]] = set()
         self.on_empty: Callable[[], None] = lambda: None
@@ -77,12 +78,9 @@ class Registry:
     def open(self, principal: Principal, kind: str, scopes: tuple[str, ...]) -> Exchange:
         """Register an exchange, in the same step as the verification it rests on: no await between the two."""
         exchange = Exchange(principal, kind, scopes, self._news.sequence)
-        siblings = self._by_key.get(principal.key_id)
-        if siblings is None:
-            siblings = self._by_key[principal.key_id] = {}
-            for subject in exchange.subjects:
-                self._by_subject.setdefault(subject, set()).add(principal.key_id)
-        siblings[exchange] = None
+        self._by_key.setdefault(principal.key_id, {})[exchange] = None
+        for subject in exchange.subjects:
+            self._by_subject.setdefault(subject, Counter())[principal.key_id] += 1
         self._note_deadline(principal)
         return exchange
 
@@ -100,15 +98,20 @@ class Registry:
         siblings = self._by_key.get(key_id)
         if siblings is None or siblings.pop(exchange, exchange) is exchange:
             return
+        for subject in exchange.subjects:
+            self._forget_holder(subject, key_id)
         if not siblings:
             del self._by_key[key_id]
             if not self._by_key:
                 self.on_empty()
-            for subject in exchange.subjects:
-                holders = self._by_subject.get(subject, set())
-                holders.discard(key_id)
-                if not holders:
-                    self._by_subject.pop(subject, None)
+
+    def _forget_holder(self, subject: str, key_id: KeyId) -> None:
+        holders = self._by_subject[subject]
+        holders[key_id] -= 1
+        if not holders[key_id]:
+            del holders[key_id]
+        if not holders:
+            del self._by_subject[subject]
 
     def judge_flow(self, exchange: Exchange, now: float) -> Flow:
         """May the next byte flow at boot time `now`? To be asked before every relayed chunk."""
@@ -131,10 +134,14 @@ class Registry:
         return self.key_ids if subject is None else list(self._by_subject.get(subject, ()))
 
     def judge(self, state: KeyState, now: float) -> tuple[list[Exchange], list[Exchange]]:
-        """Hold a key's exchanges against its fresh state: (those that end, those that may go on)."""
+        """Hold a key's exchanges against its fresh state: (those that end, those that may go on).
+
+        A state overtaken by news says nothing about an exchange that was opened, or confirmed, on a later one.
+        """
         ended, confirmed = [], []
+        overtaken = not self._news.is_current(state.read_sequence, state.subjects)
         for exchange in self._by_key.get(state.key_id, ()):
-            if exchange.ended is not None:
+            if exchange.ended is not None or (overtaken and exchange.read_sequence > state.read_sequence):
                 continue
             exchange.ended = self._find_fault(exchange, state, now)
             if exchange.ended is not None:

@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     async def connect(self, address: UpstreamAddress, tls: ssl.SSLContext | None, timeout_seconds: float) -> None:
         self._dialling = dialling = self._loop.create_task(self._dial(address, tls))
-        dialling.add_done_callback(lambda _: self._wake())
+        dialling.add_done_callback(self._dialled)
         deadline = self._loop.time() + timeout_seconds
         while not dialling.done() and self._failure is None:
             await self._wait(deadline)
@@ -176,7 +176,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._wake()
 
     def eof_received(self) -> bool:
-        if self._answer is not None:
+        if self._answer is not None and self._transport is not None and _ended_orderly(self._transport):
             self._answer.finish()
         self._hang_up()
         return False
@@ -198,10 +198,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._failure = self._failure or _timed_out()
         except (OSError, UnicodeError):  # refused, unknown name, TLS; a name that cannot be one
             self._failure = self._failure or _unreachable()
-        finally:
-            if self._transport is None:  # nobody will call `connection_lost`
-                self._failure = self._failure or _unreachable()
-                self._settle()
+
+    def _dialled(self, dialling: asyncio.Task[None]) -> None:
+        """Settle where nobody calls `connection_lost`: there never was a transport, or uvloop closed it under the task.
+
+        Not at the end of `_dial` itself: a task cancelled before its first step never comes to any `finally`.
+        """
+        if self._transport is None or dialling.cancelled():
+            self._failure = self._failure or _unreachable()
+            self._settle()
+        self._wake()
 
     def _take(self, answer: Answer) -> bytes:
         taken = answer.take()
@@ -278,6 +284,18 @@ def _watch_peer(connected: socket.socket) -> None:
         option = getattr(socket, name, None)  # not every system has them all
         if option is not None:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _ended_orderly(transport: asyncio.Transport) -> bool:
+    """False for TLS cut off underneath: asyncio tells it like an end, but anyone can do it (RFC 9112 section 9.8).
+
+    After close_notify the TLS object reads as empty; without, it wants more.
+    """
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    try:
+        return tls is None or not tls.read(1)
+    except ssl.SSLError:
+        return False
 
 
 def _unreachable() -> UpstreamError:

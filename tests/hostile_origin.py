@@ -27,7 +27,7 @@ class Peer:
         self.number = number
         self.requests: list[bytes] = []
         self.stray_bytes = b""  # what came after the script had ended
-        self.gone = asyncio.Event()
+        self._gone = asyncio.Event()
         self._reader = reader
         self._writer = writer
 
@@ -73,6 +73,14 @@ class Peer:
         transport: Any = self._writer.transport
         return bool(transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1])
 
+    def set_gone(self) -> None:
+        self._gone.set()
+
+    async def wait_gone(self) -> None:
+        """Until the connection has ended."""
+        async with asyncio.timeout(10):
+            await self._gone.wait()
+
     async def wait_hang_up(self) -> None:
         while received := await self._reader.read(65536):
             self.stray_bytes += received
@@ -116,10 +124,10 @@ class HostileOrigin:
             await self._script(peer)
             await peer.wait_hang_up()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the other side hung up in the middle of the script: the tests look at `requests` and `gone`
+            pass  # the other side hung up in the middle of the script: the tests look at `requests` and `wait_gone`
         finally:
             writer.transport.abort()
-            peer.gone.set()
+            peer.set_gone()
 
 
 def answering(*answers: bytes) -> Script:

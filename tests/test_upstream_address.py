@@ -57,6 +57,7 @@ def test_an_upstream_url_names_scheme_host_port_authority_and_path(url: str, add
         ("http://[::1]80/", "port"),
         ("http://[fe80::1%25eth0]/", "host"),
         ("http://a,b/", "host"),
+        ("http://a%2fb/", "host"),
     ],
 )
 def test_an_unusable_upstream_url_is_refused_with_a_helpful_word_and_without_repeating_it(url: str, word: str) -> None:
@@ -72,4 +73,5 @@ def test_whatever_is_accepted_can_stand_in_a_request(url: str) -> None:
         assert 1 <= address.port <= 65535
         assert address.host
         assert address.base_path == "" or address.base_path.startswith("/")
-        assert not set(address.authority + address.base_path) & set("\r\n\0 \t?#@")
+        assert not set(address.authority) & set("\r\n\0 \t?#@/")
+        assert not set(address.base_path) & set("\r\n\0 \t?#")

@@ -40,6 +40,14 @@ class ReferenceUpstream:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
         )
 
+    @property
+    def active_connections(self) -> int:
+        return len(self.calls)
+
+    @property
+    def idle_connections(self) -> int:
+        return 0  # aiohttp does not tell
+
     def open(self) -> ReferenceCall:
         return ReferenceCall(self)
 

@@ -79,7 +79,8 @@ class Hasher:
             raise ForeignHashError("the stored string is not argon2") from error
         memory_cost_kib, time_cost = self._bounds
         if (
-            found.type is not Type.ID
+            not argon2_string.isascii()
+            or found.type is not Type.ID
             or found.parallelism != 1
             or not 8 <= found.memory_cost <= max(memory_cost_kib, 19_456)  # OWASP's floor is welcome in any row
             or not 1 <= found.time_cost <= max(time_cost, 2)

@@ -22,7 +22,9 @@ from proxy.policy import Policy
 EXPIRY_OPTIONS = {"7d": timedelta(days=7), "30d": timedelta(days=30), "90d": timedelta(days=90),
                   "1y": timedelta(days=365)}  # fmt: skip
 LOCAL_ISSUER = "local"  # owners made on the command line; those of an identity provider carry its issuer
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+# What would act on a terminal, break or turn around a line, or cannot be stored: controls of both sets, line
+# separators, bidirectional overrides, lone surrogates. Joiners stay: emoji and several scripts are written with them.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class MintError(ProxyError):
@@ -59,10 +61,10 @@ def parse_expiry(text: str, now: datetime) -> datetime | None:
         return now + EXPIRY_OPTIONS[text]
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         choices = ", ".join([*EXPIRY_OPTIONS, "never"])
         raise MintError(f"expiry {text!r} is neither one of {choices} nor an ISO date such as 2027-01-31") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment <= now:
         raise MintError(f"expiry {text!r} lies in the past")
     return moment
@@ -93,9 +95,9 @@ async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher:
 
 def _settle_scopes(request: MintRequest, policy: Policy) -> tuple[str, ...]:
     """Presets expand to a list at creation: later additions to a preset do not widen old keys."""
-    if bool(request.preset) == bool(request.scopes):
+    if (request.preset is not None) == bool(request.scopes):
         raise MintError("name exactly one of a preset and scopes")
-    if request.preset:
+    if request.preset is not None:
         if request.preset not in policy.presets:
             raise MintError(f"unknown preset {request.preset!r}: choose one of {', '.join(policy.presets)}")
         return tuple(policy.presets[request.preset].scopes)

@@ -13,8 +13,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from proxy.errors import DatabaseError
 from proxy.identity import KeyId
 from proxy.keys.record import KeyRecord
+from proxy.logs import get_logger
 from proxy.memory import KeyState
 from proxy.news import NewsLog
+
+log = get_logger("reader")
 
 ReadKeys = Callable[[Sequence[KeyId]], Awaitable[Mapping[KeyId, KeyRecord]]]
 # Bounds one statement's parameters and answer; the rest waits for the next one.
@@ -27,6 +30,10 @@ class _Batch:
     def __init__(self) -> None:
         self.ids: set[KeyId] = set()
         self.answer: asyncio.Future[dict[KeyId, KeyState]] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: DatabaseError) -> None:
+        self.answer.set_exception(error)
+        self.answer.exception()  # counts as seen: those who asked may all have left
 
 
 class KeyReader:
@@ -65,29 +72,29 @@ class KeyReader:
                 await self._run_batch(self._waiting.pop(0))
         finally:
             self._running = None
-            for batch in self._waiting:  # only after a cancellation, at shutdown
-                batch.answer.cancel()
 
     async def _run_batch(self, batch: _Batch) -> None:
         sequence, stamp = self._news.sequence, self._boot()
         try:
             records = await self._read_keys(list(batch.ids))
         except DatabaseError as error:
-            batch.answer.set_exception(error)
-            batch.answer.exception()  # those who asked may all have left
-        except BaseException as error:
-            batch.answer.set_exception(DatabaseError("reading keys failed"))
-            batch.answer.exception()
-            if not isinstance(error, Exception):
-                raise
+            batch.fail(error)
+        except asyncio.CancelledError:
+            batch.fail(DatabaseError("reading keys was given up"))
             raise
+        except Exception:  # a row we cannot read must not stop the reads after it
+            log.exception("reading_keys_failed", keys=len(batch.ids))
+            batch.fail(DatabaseError("reading keys failed"))
         else:
             batch.answer.set_result(
                 {key_id: KeyState(key_id, records.get(key_id), sequence, stamp) for key_id in batch.ids}
             )
 
     async def aclose(self) -> None:
-        """Give up what is running."""
+        """Give up what is running and waiting: whoever asked is told DatabaseError."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
+            self._running = None  # a task cancelled before its first step never came to say so
+        while self._waiting:
+            self._waiting.pop().fail(DatabaseError("reading keys was given up"))

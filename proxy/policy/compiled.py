@@ -13,13 +13,33 @@ from typing import Any, Final, Literal
 
 from proxy.identity import Owner
 from proxy.policy.patterns import Pattern, is_tricky_uri, overlaps, parse_uri_template
-from proxy.policy.rules import ABSENT, Decision, Denied, Rule, describe, is_object, read_field
-from proxy.policy.scopes import EVERYTHING, Scope, get_scope_fault, intersect, is_grantable, simplify
+from proxy.policy.rules import (
+    ABSENT,
+    Allowed,
+    Decision,
+    Denied,
+    ReadLevel,
+    Rule,
+    describe,
+    get_read_levels,
+    is_object,
+    read_field,
+)
+from proxy.policy.scopes import EVERYTHING, Scope, get_scope_fault, intersect, is_grantable, show, simplify
 
 # Which method names what it uses (specification 2024-11-05 to 2026-07-28): these are never judged by their method name.
 URI_METHODS: Final = ("resources/read", "resources/subscribe", "resources/unsubscribe", "completion/complete")
 NAMED_METHODS: Final = frozenset(("tools/call", "prompts/get", *URI_METHODS))
 
+# The members of params that are read here, whose case variants are refused like those of arguments.
+_READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
+    **dict.fromkeys(("tools/call", "prompts/get"), get_read_levels([("name",), ("arguments",)])),
+    **dict.fromkeys(URI_METHODS, get_read_levels([("uri",)])),
+    "completion/complete": get_read_levels(
+        [("ref", "type"), ("ref", "name"), ("ref", "uri"), ("context", "arguments")]
+    ),
+    "subscriptions/listen": get_read_levels([("notifications", "resourceSubscriptions")]),
+}
 _NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _BROKEN = Denied(None, "the policy could not judge this request, so it is refused")
@@ -69,6 +89,12 @@ class RuleTable:
     uris: Mapping[str, Lookup] = field(default_factory=dict)
 
     def judge_message(self, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
+        for level in _READ_LEVELS.get(method, ()):
+            variant = level.find_variant(params)
+            if variant is not None:
+                return Denied(
+                    None, f"{describe('rpc', method)} must not have a member {show(variant)}: its case is wrong"
+                )
         if method == "tools/call":
             return self._judge_tool(params.get("name"), params.get("arguments"), grants, owner, 0)
         if method not in NAMED_METHODS:
@@ -97,19 +123,16 @@ class RuleTable:
         elif not is_object(arguments):
             return Denied(rule.id, f"{describe('tool', name)} needs its arguments to be an object")
         decision = rule.judge(name, arguments, grants, owner)
-        if rule.nested is None or isinstance(decision, Denied):
+        if rule.nested is None:
             return decision
         if depth >= _NESTED_CALL_LIMIT:
             return Denied(rule.id, f"{describe('tool', name)} nests calls too deep")
         nested_name = read_field(arguments, rule.nested.name_path)
         nested_arguments = read_field(arguments, rule.nested.arguments_path)
-        nested = self._judge_tool(
-            nested_name, None if nested_arguments is ABSENT else nested_arguments, grants, owner, depth + 1
-        )
-        if isinstance(nested, Denied):
-            why = f"{describe('tool', name)} must be allowed what it calls: {nested.why}"
-            return Denied(nested.rule, why, nested.required, nested.missing, nested.smallest)
-        return type(decision)(decision.rule, decision.scopes + nested.scopes)
+        if nested_arguments is ABSENT:
+            nested_arguments = _NOTHING
+        nested = self._judge_tool(nested_name, nested_arguments, grants, owner, depth + 1)
+        return _join(describe("tool", name), decision, nested)
 
     def _judge_prompt(self, name: Any, arguments: Any, grants: frozenset[str], owner: Owner) -> Decision:  # noqa: ANN401
         rule = self.prompts.find(name) if type(name) is str else None
@@ -175,6 +198,19 @@ class RuleTable:
             if any(rule.could_allow(grants) for pattern, rule in lookup.patterns if overlaps(pattern, template)):
                 return True
         return False
+
+
+def _join(tool: str, outer: Decision, nested: Decision) -> Decision:
+    """Both must allow. When both deny, no single scope suffices."""
+    if isinstance(outer, Denied):
+        if not isinstance(nested, Denied):
+            return outer
+        required, missing = outer.required + nested.required, outer.missing + nested.missing
+        return Denied(outer.rule, outer.why, required, missing)
+    if isinstance(nested, Denied):
+        why = f"{tool} must be allowed what it calls: {nested.why}"
+        return Denied(nested.rule, why, nested.required, nested.missing, nested.smallest)
+    return Allowed(outer.rule, outer.scopes + nested.scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +296,8 @@ class Policy:
     ) -> Decision:
         """One JSON-RPC message; requests, notifications and messages without an id alike."""
         try:
+            if not is_object(params):
+                return Denied(None, "the params of a message must be an object")
             return match.route.rules.judge_message(method, params, grants, owner)
         except Exception:  # noqa: BLE001 - an error while deciding denies
             return _BROKEN

@@ -116,7 +116,7 @@ def _repair_route(route: dict[str, Any], member: str, number: int) -> None:
     is_http = "rules" not in route and "rules_of" not in route
     stand_ins = {
         "id": f"routes[{number}]",
-        "path": f"/{model.UNREADABLE}/{number}",
+        "path": f"/unreadable/{number}",
         "methods": ["GET", "POST", "DELETE"],
         "upstream": model.UNREADABLE,
         "protocol": "http" if is_http else "mcp",

@@ -13,7 +13,7 @@ Text = Annotated[StrictStr, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 
 # Stands in for what could not be read, so that the rest of a faulty file can be checked; never part of a policy.
-UNREADABLE: Final = "unreadable"
+UNREADABLE: Final = "\0unreadable"
 
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 

@@ -126,7 +126,8 @@ def overlaps(one: Pattern, other: Pattern) -> bool:
 def contains(outer: Pattern, inner: Pattern) -> bool:
     """Whether everything `inner` matches is matched by `outer`; for paths and URIs."""
     sample = "".join("\0" if piece is None else piece for piece in inner.pieces)  # \0: in no literal
-    return outer.expression.fullmatch(sample if inner.tail is None else f"{sample}{inner.tail}\0/\0") is not None
+    ends = ("",) if inner.tail is None else (f"{inner.tail}\0", f"{inner.tail}\0/\0")  # open: one segment, or more
+    return all(outer.expression.fullmatch(sample + end) is not None for end in ends)
 
 
 def get_shared(one: Pattern, other: Pattern) -> tuple[tuple[str | None, ...], str | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from proxy.policy.model import AnyOf, ConditionEntry, NestedCallEntry, Scalar
-from proxy.policy.rules import Condition, FieldPath, Kind, NeededScope, NestedCall, ReadLevel, Value
+from proxy.policy.rules import Condition, FieldPath, Kind, NeededScope, NestedCall, ReadLevel, Value, get_read_levels
 from proxy.policy.scopes import EVERYTHING, Scope, get_scope_fault, is_grantable, show, split_scope
 from proxy.policy.source import Path, Source
 
@@ -122,11 +122,4 @@ def get_levels(
     fields = [needed.selector_path for scopes in alternatives or () for needed in scopes if needed.selector_path]
     fields += [condition.path for condition in conditions]
     fields += [nested.name_path, nested.arguments_path] if nested else []
-    names: dict[FieldPath, set[str]] = {}
-    for path in fields:
-        for depth, name in enumerate(path):
-            names.setdefault(path[:depth], set()).add(name)
-    return tuple(
-        ReadLevel(parent, frozenset(members), frozenset(name.casefold() for name in members))
-        for parent, members in names.items()
-    )
+    return get_read_levels(fields)

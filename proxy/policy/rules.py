@@ -7,7 +7,7 @@ Adding fields to a request never widens: a rule only compares fields, it never t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeGuard
 
@@ -156,6 +156,18 @@ class ReadLevel:
             if name not in self.names and name.casefold() in self.folded:
                 return name
         return None
+
+
+def get_read_levels(paths: Iterable[FieldPath]) -> tuple[ReadLevel, ...]:
+    """The member names on these paths, by the object they are in."""
+    names: dict[FieldPath, set[str]] = {}
+    for path in paths:
+        for depth, name in enumerate(path):
+            names.setdefault(path[:depth], set()).add(name)
+    return tuple(
+        ReadLevel(parent, frozenset(members), frozenset(name.casefold() for name in members))
+        for parent, members in names.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

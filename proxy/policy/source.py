@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from proxy.errors import ConfigError, Fault
@@ -20,6 +20,7 @@ from proxy.errors import ConfigError, Fault
 Path = tuple[str | int, ...]
 
 _SIZE_LIMIT = 1_048_576  # characters; a policy of 2,000 rules has about 300,000
+_DEPTH_LIMIT = 32  # a rule of the language nests to 9; the scanner takes quadratic time in the depth
 _TAG = "tag:yaml.org,2002:"
 _SCALARS: Final[Mapping[str, Callable[[str], Any]]] = {
     "str": str,
@@ -67,10 +68,10 @@ def read_source(text: str, name: str) -> Source:
         mend = "end the file with a line of three dots, so that a half-written file never loads"
         source.faults.append(Fault(name, len(lines) or None, "the document end marker ... is missing", mend))
     try:
-        _check_aliases(text, source)
+        _check_events(text, source)
         root = YAML(typ="rt", pure=True).compose(text)
         source.values = _read_node(root, (), source) if root is not None else None
-    except (YAMLError, RecursionError, ValueError) as error:
+    except (YAMLError, ValueError) as error:
         raise ConfigError([*source.faults, _get_syntax_fault(error, name)]) from None
     return source
 
@@ -78,12 +79,17 @@ def read_source(text: str, name: str) -> Source:
 def _get_syntax_fault(error: Exception, name: str) -> Fault:
     mark = error.problem_mark or error.context_mark if isinstance(error, MarkedYAMLError) else None
     problem = error.problem if isinstance(error, MarkedYAMLError) else None
-    reason = problem or ("it is nested too deep" if isinstance(error, RecursionError) else "it cannot be read")
+    reason = problem or (str(error) if isinstance(error, ValueError) else "it cannot be read")
     return Fault(name, mark.line + 1 if mark else None, f"not YAML: {reason}", "mend the spelling here or just above")
 
 
-def _check_aliases(text: str, source: Source) -> None:
+def _check_events(text: str, source: Source) -> None:
+    """Refuses aliases, and raises ValueError as soon as the text nests too deep."""
+    depth = 0
     for event in YAML(typ="rt", pure=True).parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEPTH_LIMIT:
+            raise ValueError("it is nested too deep")
         if isinstance(event, AliasEvent):
             line = event.start_mark.line + 1
             source.faults.append(Fault(source.name, line, f"alias *{event.anchor}", "write the value out"))

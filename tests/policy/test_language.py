@@ -342,6 +342,10 @@ def test_a_nested_call_names_the_scopes_of_both(with_rules: Rules, owner: Owner)
     assert isinstance(denied, Denied)
     assert (denied.rule, denied.smallest) == ("mcp/tool:run", "workflow:run:x")
     assert denied.why == "tool fleet must be allowed what it calls: tool run needs scope workflow:run:x"
+    neither = policy.decide_message(match, "tools/call", params, NOTHING, owner)
+    assert isinstance(neither, Denied)
+    assert (neither.rule, neither.smallest) == ("mcp/tool:fleet", None)
+    assert neither.missing == ("node:dispatch", "workflow:run:x")
 
 
 @pytest.mark.parametrize(("depth", "allowed"), [(4, True), (5, False), (5000, False)])
@@ -515,6 +519,33 @@ def test_http_methods_of_a_message_route_have_their_own_rules(with_rules: Rules,
         assert policy.decide_http(match, method, EVERYTHING, owner) == Denied(
             None, f"no rule allows request {method} /mcp"
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tools/call", {"name": "free", "Name": "fleet"}),
+        ("tools/call", {"name": "free", "ARGUMENTS": {}}),
+        ("resources/read", {"uri": "aegis://open", "URI": "aegis://closed"}),
+        ("completion/complete", {"ref": {"type": "ref/resource", "uri": "aegis://open", "Uri": "aegis://closed"}}),
+        ("completion/complete", {"ref": {"type": "ref/resource", "uri": "aegis://open"}, "Ref": {}}),
+        ("subscriptions/listen", {"notifications": {"ResourceSubscriptions": ["aegis://closed"]}}),
+        ("subscriptions/listen", {"Notifications": {"resourceSubscriptions": ["aegis://closed"]}}),
+    ],
+)
+def test_a_case_variant_of_a_judged_member_denies(
+    with_rules: Rules, owner: Owner, method: str, params: dict[str, Any]
+) -> None:
+    policy, match = with_rules(
+        """\
+        - { tool: free, allow: any-key }
+        - { uri: "aegis://open", allow: any-key }
+        - { rpc: subscriptions/listen, allow: any-key }
+        """
+    )
+    decision = policy.decide_message(match, method, params, EVERYTHING, owner)
+    assert isinstance(decision, Denied)
+    assert "case is wrong" in decision.why
 
 
 LISTING = """\

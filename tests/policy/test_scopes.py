@@ -155,19 +155,24 @@ def test_a_key_may_not_hold(scope: str, text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_either_grantable_or_refused_with_a_reason(scope: str) -> None:
-    try:
+    effective = POLICY.effective_scopes([scope], [], "all")
+    if effective:
+        assert effective == {scope}
         POLICY.check_scope(scope)
-    except ValueError as error:
-        assert str(error)
-        assert POLICY.effective_scopes([scope], [], "all") == frozenset()
     else:
-        assert POLICY.effective_scopes([scope], [], "all") == {scope}
+        with pytest.raises(ValueError, match="scope"):
+            POLICY.check_scope(scope)
 
 
 @given(st.from_regex(r"[a-z]+:[a-z]+", fullmatch=True), st.text())
 def test_the_selector_is_all_that_follows_the_second_colon(head: str, selector: str) -> None:
     assert split_scope(f"{head}:{selector}") == (head, selector)
     assert split_scope(head) == (head, None)
+
+
+def test_an_empty_selector_is_a_fault_and_never_any() -> None:
+    assert not covers(frozenset({"workflow:run"}), "workflow:run:")
+    assert not covers(frozenset({"workflow:run:"}), "workflow:run:x")
 
 
 def test_presets_are_expanded_in_order_through_what_they_extend() -> None:

@@ -1,0 +1,184 @@
+"""What a test stages: a database of its own, keys, upstreams and proxies, all of them real."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import asyncpg
+import httpx2
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from proxy.database import Database
+from proxy.keys.hashing import Hasher
+from proxy.keys.minting import MintedKey, MintRequest, mint
+from proxy.keys.store import KeyStore
+from proxy.policy import Policy
+from proxy.server import Proxy, run_proxy
+from proxy.settings import Settings, load_settings
+
+GUARD_SECONDS = 20.0
+"""How long a test waits for something that should come at once, on a busy machine, before it fails."""
+
+MODERN = "2026-07-28"
+MODERN_META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+ACCEPT = "application/json, text/event-stream"
+
+
+def form_settings(database_url: str, upstream_url: str, **sections: dict[str, Any]) -> Settings:
+    """Settings for a test: free ports, the cheapest hashes, a lease four times as short as in production."""
+    settings = load_settings(
+        None,
+        {
+            "AEGIS_DATABASE_URL": database_url,
+            "AEGIS_UPSTREAM_MCP": upstream_url,
+            "AEGIS_LISTEN": "127.0.0.1:0",
+            "AEGIS_OPS_LISTEN": "127.0.0.1:0",
+            "AEGIS_SECRET_KEY": "the same secret for every instance of a test",
+        },
+    )
+    defaults: dict[str, dict[str, Any]] = {
+        "hashing": {"memory_cost_kib": 1024},
+        "revocation": {"heartbeat_seconds": 0.1, "lease_seconds": 0.5, "grace_seconds": 0.25},
+        "database": {"query_timeout_seconds": 0.4, "pool_min_size": 1, "pool_max_size": 4},
+    }
+    for name in {*defaults, *sections}:
+        update = {**defaults.get(name, {}), **sections.get(name, {})}
+        section = getattr(settings, name).model_copy(update=update)
+        settings = settings.model_copy(update={name: section})
+    return settings
+
+
+@dataclass(slots=True)
+class Stage:
+    """One test's world: a database, and what was put into it."""
+
+    database_url: str
+    policy: Policy
+    database: Database
+    store: KeyStore
+    hasher: Hasher
+    note_secret: Callable[[str], None]
+
+    async def mint(
+        self,
+        preset: str | None = "execution",
+        *,
+        scopes: tuple[str, ...] = (),
+        owner: str = "ada",
+        name: str | None = None,
+        tier: str | None = None,
+        lifetime: timedelta | None = None,
+    ) -> MintedKey:
+        """A key, as the command line would mint it; `scopes` instead of the preset when given."""
+        request = MintRequest(
+            name=name or f"key {datetime.now(UTC).isoformat()}",
+            owner=owner,
+            actor="test",
+            tier=tier,
+            preset=None if scopes else preset,
+            scopes=scopes,
+            expires_at=datetime.now(UTC) + lifetime if lifetime else None,
+        )
+        minted = await mint(request, policy=self.policy, store=self.store, hasher=self.hasher)
+        self.note_secret(minted.token)
+        return minted
+
+    @contextlib.asynccontextmanager
+    async def proxy(self, upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Proxy]:
+        """A proxy in front of an upstream, once it trusts its news; `database_url` may name a relay instead."""
+        database_url = sections.pop("via", {}).get("database_url", self.database_url)
+        settings = form_settings(database_url, upstream_url, **sections)
+        async with run_proxy(settings, self.policy) as proxy:
+            await proxy.wait_trusted()
+            yield proxy
+
+    async def sql(self, statement: str, *arguments: object) -> None:
+        """Change something by hand, as psql would: on a connection of its own, past every room of ours."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await connection.execute(statement, *arguments)
+        finally:
+            await connection.close()
+
+    async def revoke_by_sql(self, key: MintedKey) -> None:
+        """What the owner of the database types."""
+        await self.sql("UPDATE api_keys SET status = 'revoked' WHERE id = $1", key.summary.id)
+
+
+def get_mcp_url(proxy: Proxy) -> str:
+    """Where MCP clients connect."""
+    return f"http://{proxy.data_address}/mcp/v1"
+
+
+@contextlib.asynccontextmanager
+async def connect(url: str, token: str | None, mode: str = "auto") -> AsyncIterator[Client]:
+    """The official client, with a key as any user configures it."""
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(GUARD_SECONDS)) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A plain HTTP client for what no MCP client would send."""
+
+    http: aiohttp.ClientSession
+    url: str
+
+    async def post(self, token: str | None, message: object, **headers: str) -> aiohttp.ClientResponse:
+        """POST one JSON-RPC message (or raw bytes); the answer is open, and closed with the session."""
+        sent = {"Accept": ACCEPT, "Content-Type": "application/json", **headers}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        body = {"data": message} if isinstance(message, bytes) else {"json": message}
+        return await self.http.post(self.url, headers=sent, **body)
+
+    async def call(self, token: str | None, tool: str, arguments: dict[str, Any] | None = None) -> int:
+        """One whole `tools/call` of revision 2026-07-28, which needs no session; the status of its answer."""
+        message = form_call(tool, arguments)
+        message["params"]["_meta"] = MODERN_META
+        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+        async with await self.post(token, message, **headers) as answer:
+            await answer.read()
+            return answer.status
+
+    async def request(self, method: str, token: str | None, **headers: str) -> aiohttp.ClientResponse:
+        """A bare GET or DELETE."""
+        sent = {"Accept": ACCEPT, **headers}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        return await self.http.request(method, self.url, headers=sent)
+
+
+def form_call(tool: str, arguments: dict[str, Any] | None = None, rpc_id: int = 1) -> dict[str, Any]:
+    """A `tools/call` as the revisions before 2026-07-28 send it."""
+    return {
+        "jsonrpc": "2.0",
+        "id": rpc_id,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments or {}},
+    }
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "a test", "version": "1"},
+    },
+}

@@ -1,0 +1,137 @@
+"""The upstream pool over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from proxy.errors import Reason
+from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from tests.hostile_origin import Peer, answering
+from tests.upstream_stage import (
+    HEADERS,
+    HELLO,
+    LOOP_POLICIES,
+    OK,
+    UpstreamStage,
+    count_open_sockets,
+    fetch,
+    pass_ticks,
+    refusal,
+    wait_until,
+)
+
+pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
+
+
+@pytest.fixture(params=LOOP_POLICIES)
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[UpstreamStage]:
+    async with UpstreamStage(Upstream) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and its self-signed certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "origin")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = tmp_path_factory.mktemp("tls") / "origin.pem"
+    pem.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return pem
+
+
+@pytest.fixture
+def shown(certificate: Path) -> ssl.SSLContext:
+    """What the origin shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusted(certificate: Path) -> ssl.SSLContext:
+    """What the pool trusts."""
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+async def test_tls_connections_are_used_again(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext
+) -> None:
+    origin = await stage.start(answering(HELLO), shown)
+    upstream = stage.make(origin.port, ssl_context=trusted)
+    for _ in range(3):
+        assert await fetch(upstream) == b"hello"
+    assert len(origin.peers) == 1
+
+
+async def test_an_origin_with_an_unknown_certificate_is_unreachable(
+    stage: UpstreamStage, shown: ssl.SSLContext
+) -> None:
+    origin = await stage.start(answering(HELLO), shown)
+    assert await refusal(stage.make(origin.port, ssl_context=None)) is Reason.UPSTREAM_UNREACHABLE
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_body_without_a_length_may_end_only_with_an_orderly_end_of_tls(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext, orderly: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_request()
+        await peer.send(OK + b"\r\nhello")
+        await peer.close() if orderly else peer.end_at_once()
+
+    origin = await stage.start(script, shown)
+    upstream = stage.make(origin.port, ssl_context=trusted)
+    if orderly:
+        assert await fetch(upstream) == b"hello"
+    else:
+        assert await refusal(upstream) is Reason.UPSTREAM_PROTOCOL
+
+
+@pytest.mark.parametrize("ticks", [0, 2, 4, 6, 8, 12, 16, 24])
+async def test_abort_during_the_handshake_leaks_nothing(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext, ticks: int
+) -> None:
+    origin = await stage.start(answering(HELLO), shown)
+    open_sockets = count_open_sockets()
+    upstream = stage.make(origin.port, ssl_context=trusted)
+    call = upstream.open()
+    sending = asyncio.create_task(call.send("POST", "/", HEADERS, b"{}"))
+    await pass_ticks(ticks)
+    call.abort()
+    (end,) = await asyncio.gather(sending, return_exceptions=True)
+    assert isinstance(end, UpstreamAborted | UpstreamResponse)
+    await wait_until(lambda: upstream.active_connections == 0)
+    await wait_until(lambda: count_open_sockets() <= open_sockets)
