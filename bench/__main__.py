@@ -42,13 +42,17 @@ async def prepare() -> AsyncIterator[tuple[str, str]]:
         yield postgres.url, minted.token
 
 
-def measure(database_url: str, token: str, rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """Rounds of (32 connections, 1 connection) for each side in turn."""
-    results: dict[str, list[dict[str, float]]] = {}
+Figures = dict[str, float]
+
+
+def measure(database_url: str, token: str, rounds: int, seconds: float) -> dict[tuple[str, int], list[Figures]]:
+    """Rounds with 32 connections and with one, for each side in turn."""
+    results: dict[tuple[str, int], list[Figures]] = {}
     with contextlib.ExitStack() as stack:
-        upstream = read_port(stack.enter_context(start("bench.upstream", core=OTHERS)))
-        url = f"http://127.0.0.1:{upstream}"
-        bare = read_port(stack.enter_context(start("bench.passthrough", url, core=MEASURED)))
+        upstream = stack.enter_context(start("bench.upstream", core=OTHERS))
+        upstream_port = read_port(upstream)
+        url = f"http://127.0.0.1:{upstream_port}"
+        bare = stack.enter_context(start("bench.passthrough", url, core=MEASURED))
         environ = {
             "AEGIS_DATABASE_URL": database_url,
             "AEGIS_UPSTREAM_MCP": url,
@@ -56,42 +60,54 @@ def measure(database_url: str, token: str, rounds: int, seconds: float) -> dict[
             "AEGIS_OPS_LISTEN": "127.0.0.1:0",
             "AEGIS_SECRET_KEY": "the secret of a benchmark, long enough",
         }
-        process = stack.enter_context(start("proxy", "serve", core=MEASURED, environ=environ))
-        proxy = int(read_listening(process)["data"].rpartition(":")[2])
-        drain_output(process)
-        for side, port in (("proxy", proxy), ("bare", bare)):
-            load(port, 8, 0.5, form_request(port, token))  # warm: the first request pays for argon2
-            results[side + " 32"], results[side + " 1"] = [], []
+        proxy = stack.enter_context(start("proxy", "serve", core=MEASURED, environ=environ))
+        proxy_port = int(read_listening(proxy)["data"].rpartition(":")[2])
+        drain_output(proxy)
+        sides = {
+            "proxy": (proxy.pid, proxy_port),
+            "bare": (bare.pid, read_port(bare)),
+            "direct": (upstream.pid, upstream_port),
+        }
+        for pid, port in sides.values():
+            load(pid, port, 8, 0.5, form_request(port, token))  # the first request pays for argon2
         for _ in range(rounds):
             for connections in (32, 1):
-                for side, port in (("proxy", proxy), ("bare", bare)):
-                    measured = load(port, connections, seconds, form_request(port, token))
-                    assert measured["refused"] == 0, f"{side} refused {measured['refused']:g} requests"
-                    results[f"{side} {connections}"].append(measured)
-        direct = [load(upstream, 1, seconds, form_request(upstream, token)) for _ in range(rounds)]
-        results["direct 1"] = direct
+                for side, (pid, port) in sides.items():
+                    figures = load(pid, port, connections, seconds, form_request(port, token))
+                    assert figures["refused"] == 0, f"{side} refused {figures['refused']:g} requests"
+                    results.setdefault((side, connections), []).append(figures)
     return results
 
 
-def print_results(results: dict[str, list[dict[str, float]]]) -> None:
+def print_results(results: dict[tuple[str, int], list[Figures]]) -> None:
     """Medians, and the ratios that can be compared between machines."""
     table = Table(box=None, header_style="bold")
-    for column in ("", "req/s", "p50 ms", "p99 ms"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, rounds in results.items():
+    for column in ("", "connections", "req/s", "p50 ms", "p99 ms", "CPU µs/req"):
+        table.add_column(column, justify="right" if column else "left")
+    for (side, connections), rounds in results.items():
         middle = {figure: statistics.median(round_[figure] for round_ in rounds) for figure in rounds[0]}
-        table.add_row(name, f"{middle['rate']:,.0f}", f"{middle['p50_ms']:.2f}", f"{middle['p99_ms']:.2f}")
+        table.add_row(
+            side,
+            str(connections),
+            f"{middle['rate']:,.0f}",
+            f"{middle['p50_ms']:.2f}",
+            f"{middle['p99_ms']:.2f}",
+            f"{middle['cpu_us']:.0f}",
+        )
     console.print(table)
-    rates = [a["rate"] / b["rate"] for a, b in zip(results["proxy 32"], results["bare 32"], strict=True)]
-    added = [
-        (a["p50_ms"] - d["p50_ms"]) / (b["p50_ms"] - d["p50_ms"])
-        for a, b, d in zip(results["proxy 1"], results["bare 1"], results["direct 1"], strict=True)
-    ]
-    for name, ratios in (
-        ("authorised tools/call, req/s ÷ bare aiohttp pass-through, 32 connections", rates),
-        ("added p50 latency ÷ that of the bare pass-through, 1 connection", added),
-    ):
-        console.print(f"{name}: [bold]{statistics.median(ratios):.2f}[/]  ({min(ratios):.2f} to {max(ratios):.2f})")
+    many = list(zip(results["proxy", 32], results["bare", 32], strict=True))
+    single = list(zip(results["proxy", 1], results["bare", 1], results["direct", 1], strict=True))
+    print_ratio("authorised tools/call, req/s ÷ bare aiohttp pass-through", [a["rate"] / b["rate"] for a, b in many])
+    print_ratio("the same by processor time per request", [b["cpu_us"] / a["cpu_us"] for a, b in many])
+    print_ratio(
+        "added p50 latency ÷ that of the bare pass-through",
+        [(a["p50_ms"] - d["p50_ms"]) / (b["p50_ms"] - d["p50_ms"]) for a, b, d in single],
+    )
+
+
+def print_ratio(name: str, ratios: list[float]) -> None:
+    """The middle one, and how far the rounds spread."""
+    console.print(f"{name}: [bold]{statistics.median(ratios):.2f}[/]  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 async def main() -> None:

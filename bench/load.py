@@ -1,4 +1,4 @@
-"""A closed loop of clients on raw sockets. `python -m bench.load PORT CONNECTIONS SECONDS` with the request on stdin."""
+"""A closed loop of clients on raw sockets. `python -m bench.load PORT CONNECTIONS SECONDS < request`"""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ async def main(port: int, connections: int, seconds: float, request: bytes) -> N
     print(
         json.dumps(
             {
+                "requests": len(latencies),
                 "rate": len(latencies) / elapsed,
                 "p50_ms": latencies[len(latencies) // 2] * 1000,
                 "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -56,8 +57,15 @@ def drain_output(process: subprocess.Popen[bytes]) -> None:
     threading.Thread(target=lambda: all(output), daemon=True).start()
 
 
-def load(port: int, connections: int, seconds: float, request: bytes) -> dict[str, float]:
-    """One measurement."""
+def read_cpu_seconds(pid: int) -> float:
+    """User and system time a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(pid: int, port: int, connections: int, seconds: float, request: bytes) -> dict[str, float]:
+    """One measurement of the process `pid`: rate, latencies, and the processor time each request cost it."""
+    before = read_cpu_seconds(pid)
     done = subprocess.run(
         [sys.executable, "-m", "bench.load", str(port), str(connections), str(seconds)],
         input=request,
@@ -67,6 +75,7 @@ def load(port: int, connections: int, seconds: float, request: bytes) -> dict[st
         preexec_fn=lambda: os.sched_setaffinity(0, {OTHERS}),
     )
     result: dict[str, float] = json.loads(done.stdout)
+    result["cpu_us"] = (read_cpu_seconds(pid) - before) / result["requests"] * 1e6
     return result
 
 

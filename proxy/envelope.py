@@ -23,7 +23,8 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-F]{2})+)+", re.AS
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)*", re.ASCII)
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\") | frozenset(range(0x20)) | {0x7F}
+# An escaped "%" is another path for whoever decodes twice.
+_NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\%") | frozenset(range(0x20)) | {0x7F}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})

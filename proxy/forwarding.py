@@ -7,7 +7,7 @@ function it is given, and what has ended is told to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -17,7 +17,7 @@ from proxy.authorization import Permit
 from proxy.clock import Clock
 from proxy.errors import Reason, Refusal, UpstreamError
 from proxy.filtering import Allow
-from proxy.headers import form_client_headers
+from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId
 from proxy.relay import Limits, Relay, refuse_ended
 from proxy.session_store import SessionStore, hash_session_id
@@ -27,19 +27,19 @@ from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An upstream, and the credential of our own that it expects."""
+    """An upstream, the path its URL begins with, and the credential of our own that it expects."""
 
-    name: str
     upstream: Upstream
+    base_path: str = ""
     bearer_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What is to be sent: already canonical, already cleaned."""
+    """What is to be sent: a canonical target, the client's own headers, a body that was judged whole."""
 
     target: str
-    headers: list[tuple[str, str]]
+    headers: Iterable[tuple[str, str]]
     body: bytes
     session_id: str | None = field(repr=False)
     request_id: str
@@ -87,11 +87,14 @@ class Forwarder:
         relay.watch(call.abort)
         try:
             await relay.wait_open()
-            response = await call.send(permit.method, outbound.target, outbound.headers, outbound.body)
+            headers = form_upstream_headers(
+                outbound.headers, bearer_token=destination.bearer_token, request_id=outbound.request_id
+            )
+            response = await call.send(permit.method, destination.base_path + outbound.target, headers, outbound.body)
             _check_status(response.status, permit)
-            headers = form_client_headers(response.headers, request_id=outbound.request_id)
-            await self._settle_session(permit, exchange, outbound, response, headers)
-            answer = await relay.carry(response, headers)
+            relayed = form_client_headers(response.headers, request_id=outbound.request_id)
+            await self._settle_session(permit, exchange, outbound, response, relayed)
+            answer = await relay.carry(response, relayed)
             response.release()
             return answer
         except UpstreamAborted as error:

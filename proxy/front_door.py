@@ -21,7 +21,6 @@ from proxy.credentials import PresentedCredential, parse_credential
 from proxy.envelope import Target, check_framing, check_host, check_json_content_type, check_origin, parse_target
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError
 from proxy.forwarding import Forwarder, Outbound
-from proxy.headers import form_upstream_headers
 from proxy.identity import KeyId
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, parse_message
@@ -70,7 +69,7 @@ class Passage:
 
 
 class FrontDoor:
-    """`bearer_tokens`: the upstreams' own credentials, by upstream name."""
+    """Where every request of a client comes in."""
 
     def __init__(
         self,
@@ -81,7 +80,6 @@ class FrontDoor:
         registry: Registry,
         session_store: SessionStore,
         forwarder: Forwarder,
-        bearer_tokens: dict[str, str | None],
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -91,7 +89,6 @@ class FrontDoor:
         self._registry = registry
         self._session_store = session_store
         self._forwarder = forwarder
-        self._bearer_tokens = bearer_tokens
         self._metrics = metrics
         self._clock = clock
         self.draining = False
@@ -236,13 +233,8 @@ class FrontDoor:
     def _form_outbound(
         self, request: web.BaseRequest, target: Target, permit: Permit, session_id: str | None, passage: Passage
     ) -> Outbound:
-        headers = form_upstream_headers(
-            request.headers.items(),
-            bearer_token=self._bearer_tokens.get(permit.match.route.upstream),
-            request_id=passage.request_id,
-        )
         body = permit.message.body if permit.message is not None else b""
-        return Outbound(target.text, headers, body, session_id, passage.request_id)
+        return Outbound(target.text, request.headers.items(), body, session_id, passage.request_id)
 
     # Say no, and record.
 

@@ -80,7 +80,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def count_request(self, route: str, outcome: str) -> None:
-        """`route`: the id of a configured route, "none" without one; `outcome`: a Reason, "forwarded" or "client_left"."""
+        """`route`: a configured route's id, or "none"; `outcome`: a Reason, "forwarded" or "client_left"."""
         counter = self._requests.get((route, outcome))
         if counter is None:  # labels() takes three times as long as what it finds
             counter = self._requests[route, outcome] = self._request.labels(route, outcome)

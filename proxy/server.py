@@ -7,25 +7,33 @@ introduced to each other; nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from aiohttp import web
-from pydantic import SecretStr
 
 from proxy import __version__
 from proxy.authorization import Permit
 from proxy.client_connection import ClientServer
 from proxy.clock import Clock, DatabaseClock, SystemClock
 from proxy.database import Database
-from proxy.envelope import LOOPBACK_NAMES
-from proxy.errors import ConfigError, Fault, ProxyError, Reason
+from proxy.errors import ProxyError, Reason
 from proxy.filtering import Allow
+from proxy.fittings import (
+    form_door_rules,
+    form_limits,
+    get_secret_key,
+    make_lease,
+    make_memory,
+    open_database,
+    open_destinations,
+    open_hasher,
+    require_url,
+)
 from proxy.forwarding import Destination, Forwarder
-from proxy.front_door import DoorRules, FrontDoor
+from proxy.front_door import FrontDoor
 from proxy.keys.hashing import Hasher
 from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord
@@ -33,226 +41,250 @@ from proxy.keys.store import KeyStore
 from proxy.lease import Lease, Trust
 from proxy.listener import Listener, Pace
 from proxy.logs import get_logger
-from proxy.memory import Memory
 from proxy.metrics import Metrics
 from proxy.news import NewsLog
 from proxy.ops import build_ops
 from proxy.policy import Policy
-from proxy.relay import Limits
 from proxy.revocation import Revocation
 from proxy.sealing import Seal
 from proxy.session_cleanup import SessionCleanup
 from proxy.session_store import SessionStore
 from proxy.sessions import Exchange, Registry
-from proxy.settings import Address, Settings, UpstreamSettings
-from proxy.upstream import Upstream
+from proxy.settings import Address, Settings
 from proxy.verification import Verifier
 
 log = get_logger("server")
 
 LINGERING_SECONDS = 2.0  # how long the unread rest of a refused body is read and thrown away
+ABORT_SECONDS = 1.0  # how long handlers have to end once everything they carried has been ended
 
 
 class ListenError(ProxyError):
     """An address cannot be listened on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Heart:
+    """The rooms that know which keys may do what right now, and hear when that changes."""
+
+    instance: UUID
+    clock: Clock
+    database_clock: DatabaseClock
+    lease: Lease
+    registry: Registry
+    verifier: Verifier
+    session_store: SessionStore
+    cleanup: SessionCleanup
+    revocation: Revocation
+    listener: Listener
+
+
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy. `drain` begins the end: readiness goes, streams end, running calls may finish."""
+    """A running proxy."""
 
+    settings: Settings
+    policy: Policy
+    heart: Heart
+    door: FrontDoor
+    destinations: Mapping[str, Destination]
     data_address: Address
     ops_address: Address
-    registry: Registry
-    lease: Lease
-    listener: Listener
-    door: FrontDoor
-    revocation: Revocation
-    drain_seconds: float
+
+    @property
+    def registry(self) -> Registry:
+        return self.heart.registry
 
     async def wait_trusted(self) -> None:
         """Return when the news is heard and proven."""
-        await self.listener.proven.wait()
+        await self.heart.listener.proven.wait()
+
+    def judge_trust(self) -> Trust:
+        """The state of trust now."""
+        return self.heart.lease.judge(self.heart.clock.boot())
+
+    def find_faults(self) -> Mapping[str, str]:
+        """Why requests should go elsewhere, by the name of the part; empty when all is well."""
+        faults = {}
+        if self.judge_trust() is not Trust.TRUSTED:
+            faults["revocation"] = self.heart.listener.fault or "the lease has run out"
+        if self.door.draining:
+            faults["draining"] = "shutting down"
+        return faults
+
+    def describe(self) -> Mapping[str, object]:
+        """What `/readyz` says beside its faults."""
+        return {
+            "version": __version__,
+            "instance": str(self.heart.instance),
+            "trust": self.judge_trust(),
+            "policy": self.policy.revision,
+            "bound_seconds": self.settings.revocation.bound_seconds,
+            "exchanges": len(self.registry),
+        }
+
+    def show(self, metrics: Metrics, hasher: Hasher) -> None:
+        """Set the gauges, before each scrape."""
+        heart, now = self.heart, self.heart.clock.boot()
+        metrics.show_lease(heart.lease.judge(now), heart.lease.trusted_until - now)
+        metrics.hashing_queue.set(hasher.pending)
+        for kind, live in heart.registry.count_kinds().items():
+            metrics.show_exchanges(kind, live)
+        for name, destination in self.destinations.items():
+            upstream = destination.upstream
+            metrics.show_upstream(name, idle=upstream.idle_connections, active=upstream.active_connections)
+        if heart.database_clock.observed:
+            metrics.database_clock_skew_seconds.set(heart.database_clock.skew_seconds(now, heart.clock.wall()))
 
     async def drain(self) -> None:
-        """Refuse new requests, end streams, let calls finish for as long as the budget lasts."""
+        """Refuse new requests, end streams, let calls finish for as long as the budget lasts, then end them too."""
         self.door.draining = True
-        self.revocation.end_streams(Reason.DRAINING)
+        self.heart.revocation.end_streams(Reason.DRAINING)
         empty = asyncio.Event()
         self.registry.on_empty = empty.set
         if len(self.registry):
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.drain_seconds):
+                async with asyncio.timeout(self.settings.server.drain_seconds):
                     await empty.wait()
-        self.revocation.end_all(Reason.DRAINING)
+        self.heart.revocation.end_all(Reason.DRAINING)
 
 
 @asynccontextmanager
-async def run_proxy(settings: Settings, policy: Policy, *, clock: Clock | None = None) -> AsyncIterator[Proxy]:
+async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
     """A proxy for as long as the context lasts. Raises ConfigError, DatabaseError, ListenError."""
-    clock = clock or SystemClock()
-    url = _require_url(settings.database.url)
-    instance, secret_key = uuid4(), _get_secret_key(settings)
     metrics = Metrics(__version__)
     metrics.show_policy(policy.revision)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            Database.open(
-                url,
-                min_size=settings.database.pool_min_size,
-                max_size=settings.database.pool_max_size,
-                connect_timeout_seconds=settings.database.connect_timeout_seconds,
-                query_timeout_seconds=settings.database.query_timeout_seconds,
-            )
-        )
-        destinations = _open_destinations(settings, stack)
-        hasher = _open_hasher(settings, metrics, stack)
-
-        def find_rights(record: KeyRecord) -> frozenset[str]:
-            ancestors = (ancestor.scopes for ancestor in record.ancestors)
-            return policy.effective_scopes(record.scopes, ancestors, record.owner.tier)
-
-        def find_listable(permit: Permit, exchange: Exchange) -> Allow:
-            match = permit.match
-            return lambda kind, name: policy.may_list(
-                match, kind, name, exchange.principal.grants, exchange.principal.owner
-            )
-
-        news, lease, database_clock = NewsLog(), _make_lease(settings), DatabaseClock()
-        memory = Memory(
-            news,
-            digest_key=secrets.token_bytes(32),
-            max_proofs=settings.cache.max_proofs,
-            max_states=settings.cache.max_states,
-            max_unknown=settings.cache.negative_max,
-            unknown_seconds=settings.cache.negative_ttl_seconds,
-            max_age_seconds=settings.revocation.revalidate_seconds,
-            timer=clock.boot,
-        )
-        reader = KeyReader(KeyStore(database).read_keys, news, clock.boot)
-        stack.push_async_callback(reader.aclose)
-        registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=find_rights)
-        verifier = Verifier(
-            memory=memory,
-            reader=reader,
-            hasher=hasher,
-            lease=lease,
-            clock=clock,
-            database_clock=database_clock,
-            rights=find_rights,
-            count_memory=metrics.count_verification,
-        )
-        stack.push_async_callback(verifier.aclose)
-        session_store = SessionStore(
-            database,
-            seal=Seal(secret_key, "mcp-session"),
-            instance=instance,
-            max_attempts=settings.sessions.cleanup_attempts,
-            timer=clock.boot,
-        )
-        cleanup = SessionCleanup(
-            session_store, destinations, timeout_seconds=settings.sessions.cleanup_timeout_seconds,
-            paths={route.upstream: route.path for route in policy.routes if route.protocol == "mcp"},
-        )  # fmt: skip
-        stack.push_async_callback(cleanup.aclose)
-        revocation = Revocation(
-            news=news,
-            memory=memory,
-            reader=reader,
-            registry=registry,
-            lease=lease,
-            clock=clock,
-            database_clock=database_clock,
-            clean_up_sessions=cleanup.start,
-            heartbeat_seconds=settings.revocation.heartbeat_seconds,
-            revalidate_seconds=settings.revocation.revalidate_seconds,
-            count_news=metrics.news_heard.inc,
-        )
-        listener = Listener(
-            _require_url(settings.database.listening_url),
-            instance=instance,
-            pace=Pace(settings.revocation.heartbeat_seconds, settings.revocation.lease_seconds / 2),
-            clock=clock,
-            database_clock=database_clock,
-            hearer=revocation,
-        )
-        forwarder = Forwarder(
-            destinations=destinations,
-            registry=registry,
-            session_store=session_store,
-            clock=clock,
-            limits=_form_limits(settings),
-            may_list=find_listable,
-            clean_up_sessions=cleanup.start,
-            count_dropped=metrics.list_events_dropped.inc,
-        )
-        door = FrontDoor(
-            rules=_form_door_rules(settings),
-            policy=policy,
-            verifier=verifier,
-            registry=registry,
-            session_store=session_store,
-            forwarder=forwarder,
-            bearer_tokens={name: destination.bearer_token for name, destination in destinations.items()},
-            metrics=metrics,
-            clock=clock,
-        )
-
-        def find_faults() -> Mapping[str, str]:
-            faults = {}
-            if lease.judge(clock.boot()) is not Trust.TRUSTED:
-                faults["revocation"] = listener.fault or "the lease has run out"
-            if door.draining:
-                faults["draining"] = "shutting down"
-            return faults
-
-        def show_state() -> Mapping[str, object]:
-            now = clock.boot()
-            return {
-                "version": __version__,
-                "instance": str(instance),
-                "trust": lease.judge(now),
-                "policy": policy.revision,
-                "bound_seconds": settings.revocation.bound_seconds,
-                "exchanges": len(registry),
-            }
-
-        def probe() -> None:
-            now = clock.boot()
-            metrics.show_lease(lease.judge(now), lease.trusted_until - now)
-            metrics.hashing_queue.set(hasher.pending)
-            for kind, live in registry.count_kinds().items():
-                metrics.show_exchanges(kind, live)
-            for name, destination in destinations.items():
-                upstream = destination.upstream
-                metrics.show_upstream(name, idle=upstream.idle_connections, active=upstream.active_connections)
-            if database_clock.observed:
-                metrics.database_clock_skew_seconds.set(database_clock.skew_seconds(now, clock.wall()))
-
-        metrics.add_probe(probe)
-        await _run_beside(listener.run(), stack)
-        await _run_beside(revocation.run(), stack)
-        ops_runner = web.AppRunner(build_ops(find_faults, show_state, metrics), access_log=None)
-        ops_address = await _listen(ops_runner, settings.ops_listen, stack)
-        data_runner = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=1.0)
-        data_address = await _listen(data_runner, settings.listen, stack)
+        database = await stack.enter_async_context(open_database(settings))
+        destinations = open_destinations(settings, stack)
+        hasher = open_hasher(settings, metrics, stack)
+        heart = _build_heart(settings, policy, database, destinations, hasher, metrics, stack)
+        door = _build_door(settings, policy, heart, destinations, metrics)
+        proxy = Proxy(settings, policy, heart, door, destinations, settings.listen, settings.ops_listen)
+        metrics.add_probe(lambda: proxy.show(metrics, hasher))
+        _run_beside(heart.listener.run(), stack)
+        _run_beside(heart.revocation.run(), stack)
+        ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
+        proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
+        data = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=ABORT_SECONDS)
+        proxy.data_address = await _listen(data, settings.listen, stack)
         log.info(
             "listening",
-            data=f"http://{data_address}",
-            ops=f"http://{ops_address}",
-            instance=str(instance),
+            data=f"http://{proxy.data_address}",
+            ops=f"http://{proxy.ops_address}",
+            instance=str(heart.instance),
             policy=policy.revision,
             lease_seconds=settings.revocation.lease_seconds,
             bound_seconds=settings.revocation.bound_seconds,
         )
-        yield Proxy(
-            data_address, ops_address, registry, lease, listener, door, revocation, settings.server.drain_seconds
+        yield proxy
+
+
+def _build_heart(
+    settings: Settings,
+    policy: Policy,
+    database: Database,
+    destinations: Mapping[str, Destination],
+    hasher: Hasher,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Heart:
+    """Memory and trust first, then those who ask them, then those who hear the news."""
+
+    def find_rights(record: KeyRecord) -> frozenset[str]:
+        ancestors = (ancestor.scopes for ancestor in record.ancestors)
+        return policy.effective_scopes(record.scopes, ancestors, record.owner.tier)
+
+    instance, clock, database_clock, news = uuid4(), SystemClock(), DatabaseClock(), NewsLog()
+    lease, memory = make_lease(settings), make_memory(settings, news, clock)
+    reader = KeyReader(KeyStore(database).read_keys, news, clock.boot)
+    stack.push_async_callback(reader.aclose)
+    registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=find_rights)
+    verifier = Verifier(
+        memory=memory,
+        reader=reader,
+        hasher=hasher,
+        lease=lease,
+        clock=clock,
+        database_clock=database_clock,
+        rights=find_rights,
+        count_memory=metrics.count_verification,
+    )
+    stack.push_async_callback(verifier.aclose)
+    session_store = SessionStore(
+        database,
+        seal=Seal(get_secret_key(settings), "mcp-session"),
+        instance=instance,
+        max_attempts=settings.sessions.cleanup_attempts,
+        timer=clock.boot,
+    )
+    cleanup = SessionCleanup(
+        session_store,
+        destinations,
+        paths={route.upstream: route.path for route in policy.routes if route.protocol == "mcp"},
+        timeout_seconds=settings.sessions.cleanup_timeout_seconds,
+    )
+    stack.push_async_callback(cleanup.aclose)
+    revocation = Revocation(
+        news=news,
+        memory=memory,
+        reader=reader,
+        registry=registry,
+        lease=lease,
+        clock=clock,
+        database_clock=database_clock,
+        clean_up_sessions=cleanup.start,
+        heartbeat_seconds=settings.revocation.heartbeat_seconds,
+        revalidate_seconds=settings.revocation.revalidate_seconds,
+        count_news=metrics.news_heard.inc,
+    )
+    listener = Listener(
+        require_url(settings.database.listening_url),
+        instance=instance,
+        pace=Pace(settings.revocation.heartbeat_seconds, settings.revocation.lease_seconds / 2),
+        clock=clock,
+        database_clock=database_clock,
+        hearer=revocation,
+    )
+    return Heart(
+        instance, clock, database_clock, lease, registry, verifier, session_store, cleanup, revocation, listener
+    )
+
+
+def _build_door(
+    settings: Settings, policy: Policy, heart: Heart, destinations: Mapping[str, Destination], metrics: Metrics
+) -> FrontDoor:
+    def find_listable(permit: Permit, exchange: Exchange) -> Allow:
+        match = permit.match
+        return lambda kind, name: policy.may_list(
+            match, kind, name, exchange.principal.grants, exchange.principal.owner
         )
 
+    forwarder = Forwarder(
+        destinations=destinations,
+        registry=heart.registry,
+        session_store=heart.session_store,
+        clock=heart.clock,
+        limits=form_limits(settings),
+        may_list=find_listable,
+        clean_up_sessions=heart.cleanup.start,
+        count_dropped=metrics.list_events_dropped.inc,
+    )
+    return FrontDoor(
+        rules=form_door_rules(settings),
+        policy=policy,
+        verifier=heart.verifier,
+        registry=heart.registry,
+        session_store=heart.session_store,
+        forwarder=forwarder,
+        metrics=metrics,
+        clock=heart.clock,
+    )
 
-async def _run_beside(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
-    """Run a room's own loop until the stack unwinds; its failure would be silence, so it is logged and ends nothing
-    else: without it the lease runs out, and the proxy closes."""
+
+def _run_beside(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+    """Run a room's own loop until the stack unwinds. Should it fail, that is said at once, and nothing else is needed:
+    without it the lease runs out and the proxy closes."""
     task = asyncio.create_task(work)
 
     async def stop() -> None:
@@ -296,81 +328,3 @@ def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
         auto_decompress=False,
         access_log=None,
     )
-
-
-def _open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, Destination]:
-    destinations = {}
-    configured: dict[str, UpstreamSettings | None] = {"mcp": settings.upstreams.mcp, "api": settings.upstreams.api}
-    for name, upstream_settings in configured.items():
-        if upstream_settings is None:
-            continue
-        upstream = Upstream(
-            upstream_settings.url,
-            connect_timeout_seconds=upstream_settings.connect_timeout_seconds,
-            headers_timeout_seconds=upstream_settings.headers_timeout_seconds,
-            idle_timeout_seconds=upstream_settings.idle_timeout_seconds,
-            max_idle_connections=upstream_settings.max_idle_connections,
-            keepalive_seconds=upstream_settings.keepalive_seconds,
-        )
-        stack.push_async_callback(upstream.aclose)
-        token = upstream_settings.bearer_token
-        destinations[name] = Destination(name, upstream, token.get_secret_value() if token else None)
-    return destinations
-
-
-def _open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Hasher:
-    hasher = Hasher(
-        memory_cost_kib=settings.hashing.memory_cost_kib,
-        time_cost=settings.hashing.time_cost,
-        threads=settings.hashing.threads,
-        queue_size=settings.hashing.queue_size,
-        timeout_seconds=settings.hashing.timeout_seconds,
-        observe_seconds=metrics.argon2_seconds.observe,
-    )
-    stack.callback(hasher.close)
-    return hasher
-
-
-def _make_lease(settings: Settings) -> Lease:
-    revocation = settings.revocation
-    grace_seconds = revocation.grace_seconds + revocation.database_loss_grace_seconds
-    return Lease(lease_seconds=revocation.lease_seconds, grace_seconds=grace_seconds)
-
-
-def _form_limits(settings: Settings) -> Limits:
-    server = settings.server
-    return Limits(
-        max_answer_bytes=server.max_answer_bytes,
-        drain_seconds=server.legacy_drain.seconds,
-        drain_bytes=server.legacy_drain.bytes,
-        slow_reader_seconds=server.slow_reader_seconds,
-    )
-
-
-def _form_door_rules(settings: Settings) -> DoorRules:
-    server = settings.server
-    hosts = server.allowed_hosts
-    if hosts is None:
-        hosts = tuple(LOOPBACK_NAMES) if settings.listen.is_loopback else ()
-    return DoorRules(
-        allowed_hosts=frozenset(str(host).lower() for host in hosts),
-        allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
-        realm=server.realm,
-        max_body_bytes=server.max_body_bytes,
-        max_json_depth=server.max_json_depth,
-        body_timeout_seconds=server.body_timeout_seconds,
-    )
-
-
-def _require_url(url: SecretStr | None) -> str:
-    if url is None:
-        mend = "set AEGIS_DATABASE_URL, or run with --embedded for a private database in the state directory"
-        raise ConfigError([Fault("AEGIS_DATABASE_URL", None, "there is no database to verify keys against", mend)])
-    return url.get_secret_value()
-
-
-def _get_secret_key(settings: Settings) -> bytes:
-    if settings.secret_key is not None:
-        return settings.secret_key.get_secret_value().encode()
-    log.warning("secret_key_random", mend="set AEGIS_SECRET_KEY to one secret for all instances, kept across restarts")
-    return secrets.token_bytes(32)

@@ -87,7 +87,7 @@ class SessionCleanup:
         call = destination.upstream.open()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return (await call.send("DELETE", path, headers, b"")).status
+                return (await call.send("DELETE", destination.base_path + path, headers, b"")).status
         except (UpstreamError, UpstreamAborted, TimeoutError, ValueError) as error:
             log.warning("session_delete_failed", upstream=session.upstream, error=str(error) or type(error).__name__)
             return None

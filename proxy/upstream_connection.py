@@ -23,10 +23,9 @@ from proxy.errors import ProxyError, Reason, UpstreamError
 from proxy.upstream_address import UpstreamAddress
 from proxy.upstream_answer import Answer
 
-# How much may wait for a slow reader before the upstream is held back, and when it may go on (security.md D8). One
-# receive buffer comes on top.
+# How much may wait for a slow reader before the upstream is held back; one receive buffer comes on top. A reader takes
+# all there is, so the upstream may go on as soon as it has read.
 PAUSE_ABOVE_BYTES = 64 * 1024
-RESUME_BELOW_BYTES = 16 * 1024
 RECEIVE_BUFFER_BYTES = 64 * 1024
 
 # A peer that vanished is noticed within 45 seconds: first probe after 15, then two more, then the end. TCP_USER_TIMEOUT
@@ -211,8 +210,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _take(self, answer: Answer) -> bytes:
         taken = answer.take()
-        if self._paused and answer.buffered_bytes < RESUME_BELOW_BYTES:
-            self._resume()
+        self._resume()
         return taken
 
     def _pause(self) -> None:

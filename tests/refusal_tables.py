@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.errors import Reason
 from tests.canary_upstream import form_answer
-from tests.raw_client import form_chunks, form_request
+from tests.raw_client import RawAnswer, form_chunks, form_request
 from tests.staging import INITIALIZE, MODERN, MODERN_META, form_call
 
 MAX_BODY_BYTES = 4096
@@ -47,9 +47,45 @@ class Row:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def post(
-    body: object = PING, *extra: str, target: str = "/mcp/v1", **replaced: Any
-) -> Callable[[str | None], bytes]:
+def check_refusal(answer: RawAnswer, row: Row) -> None:
+    """Status, headers and body are those of the table."""
+    assert (answer.status, answer.reason) == (row.status, row.reason)
+    headers = answer.headers
+    assert headers.get("WWW-Authenticate") == row.challenge
+    assert headers["Content-Type"] == ("application/problem+json" if row.plain else "application/json")
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Server"] == "aegis-proxy"
+    assert not (set(row.headers.items()) - set(headers.items()))
+    assert ("Retry-After" in headers) == (row.status == 503)
+    if row.closes:
+        assert headers.get("Connection") == "close" or answer.line.startswith("HTTP/1.0")
+    if row.plain:
+        check_problem(answer, row)
+    else:
+        check_rpc_error(answer, row)
+
+
+def check_problem(answer: RawAnswer, row: Row) -> None:
+    problem = answer.json
+    assert problem["status"] == row.status
+    assert problem["type"] == f"urn:aegis-proxy:problem:{row.reason}"
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+    assert problem["title"]
+    assert problem["detail"] == problem["error"] != ""
+
+
+def check_rpc_error(answer: RawAnswer, row: Row) -> None:
+    message = answer.json
+    assert message.keys() == {"jsonrpc", "id", "error"}
+    assert message["id"] == row.rpc_id
+    error = message["error"]
+    assert error["code"] == (row.code if row.code is not None else -(31_000 + row.status))
+    assert error["message"]
+    assert error["data"]["request_id"] == answer.headers["X-Request-Id"]
+
+
+def post(body: object = PING, *extra: str, target: str = "/mcp/v1", **replaced: Any) -> Callable[[str | None], bytes]:
     return lambda token: form_request("POST", target, *extra, token=token, body=body, **replaced)
 
 
@@ -72,8 +108,10 @@ CREDENTIALS = {
         f"malformed {number}": Row(
             Reason.CREDENTIAL_MALFORMED, 401, post(authorization=value), None, INVALID_TOKEN
         )
-        for number, value in enumerate(("", "Bearer", "Bearer ", "Basic YTpi", "Bearer x", "Bearer\tx", f"Bearer {A_KEY}", A_KEY,
-                      f"Bearer {A_KEY}, Bearer {A_KEY}", f"Bearer {A_KEY} x", "Bearer " + "a" * 7000, "Bearer \xe9"))
+        for number, value in enumerate((
+            "", "Bearer", "Bearer ", "Basic YTpi", "Bearer x", "Bearer\tx", f"Bearer {A_KEY}", A_KEY,
+            f"Bearer {A_KEY}, Bearer {A_KEY}", f"Bearer {A_KEY} x", "Bearer " + "a" * 7000, "Bearer \xe9",
+        ))
     },
     "unknown id": Row(Reason.CREDENTIAL_INVALID, 401, post(), "unknown", INVALID_TOKEN),
     "wrong secret": Row(Reason.CREDENTIAL_INVALID, 401, post(), "wrong secret", INVALID_TOKEN),
@@ -111,8 +149,11 @@ OUTSIDE = {
     "many fields": Row(Reason.HEAD_TOO_LARGE, 431, post(PING, *["X-A: a"] * 100), plain=True, closes=True),
     **{
         f"target {target}": Row(Reason.TARGET_NOT_CANONICAL, 400, post(target=target), plain=True, closes=True)
-        for target in ("/mcp//v1", "/mcp/./v1", "/x/../mcp/v1", "/x/%2e%2e/mcp/v1", "/mcp%2Fv1", "/mcp/v1/", "/mcp/v1;x",
-                       "/mcp/v1#x", "/mcp\\v1", "/%6Dcp/v1", "/mcp/v1%00", "http://localhost/mcp/v1", "/mcp/v1?a=%zz")
+        for target in (
+            "/mcp//v1", "/mcp/./v1", "/x/../mcp/v1", "/x/%2e%2e/mcp/v1", "/x/%2E%2E/mcp/v1", "/mcp%2Fv1", "/mcp/v1/",
+            "/mcp/v1;x", "/mcp/v1#x", "/mcp\\v1", "/%6Dcp/v1", "/%256Dcp/v1", "/mcp/v1%00", "/mcp/v1%C0%AF",
+            "http://localhost/mcp/v1", "//localhost/mcp/v1", "/mcp/v1?a=%zz",
+        )
     },
     **{
         f"nothing at {target}": Row(Reason.ROUTE_UNKNOWN, 404, go(method, target), key, plain=True)
@@ -148,7 +189,10 @@ OUTSIDE = {
         Reason.HEADER_INVALID, 400, post(mcp_session_id="\xe9"), plain=True, closes=True
     ),
     "two Content-Types": Row(
-        Reason.HEADER_REPEATED, 400, post(PING, "Content-Type: text/plain"), plain=True, closes=True
+        Reason.REQUEST_UNREADABLE, 400, post(PING, "Content-Type: text/plain"), plain=True, closes=True
+    ),
+    "two origins": Row(
+        Reason.HEADER_REPEATED, 400, post(PING, "Origin: a", origin="a"), plain=True, closes=True
     ),
     "two sessions": Row(
         Reason.HEADER_REPEATED, 400, post(PING, "Mcp-Session-Id: b", mcp_session_id="a"), plain=True, closes=True
@@ -168,9 +212,11 @@ OUTSIDE = {
 BODIES = {
     **{
         f"Content-Type {kind}": Row(Reason.CONTENT_TYPE_UNSUPPORTED, 415, post(content_type=kind))
-        for kind in ("", "Application/JSON", "text/plain", "text/plain, application/json", "application/json, text/plain",
-                     "application/json;charset=utf-16", "application/json; charset=utf-8; x=y", "application/jsonx",
-                     "application/json-rpc", "application/x-www-form-urlencoded")
+        for kind in (
+            "", "Application/JSON", "text/plain", "text/plain, application/json", "application/json, text/plain",
+            "application/json;charset=utf-16", "application/json; charset=utf-8; x=y", "application/jsonx",
+            "application/json-rpc", "application/x-www-form-urlencoded",
+        )
     },
     "no Content-Type": Row(Reason.CONTENT_TYPE_UNSUPPORTED, 415, post(without=("Content-Type",))),
     **{
@@ -274,7 +320,7 @@ DECISIONS = {
     },
 }  # fmt: skip
 
-BEFORE = {**CREDENTIALS, **OUTSIDE, **BODIES, **DECISIONS}
+BEFORE = {"credentials": CREDENTIALS, "outside": OUTSIDE, "bodies": BODIES, "decisions": DECISIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +330,7 @@ class UpstreamRow:
     reason: Reason
     status: int
     answer: bytes
-    ask: Callable[[str | None], bytes] = field(default=post())  # noqa: RUF009 - a function
+    ask: Callable[[str | None], bytes] = field(default=post())
 
 
 INTERNALS = "internals-of-the-upstream"

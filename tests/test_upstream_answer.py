@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -256,3 +257,14 @@ def test_no_bytes_whatever_raise_or_grow_without_bound(segments: list[bytes]) ->
     answer = read(*segments, max_header_bytes=100)
     assert not (answer.broken and answer.complete)
     assert answer.buffered_bytes == sum(len(chunk) for chunk in answer.chunks) <= sum(map(len, segments))
+
+
+@pytest.mark.parametrize("wire", [WHOLE["chunks"][0], BROKEN["two lengths"]])
+def test_a_finished_answer_is_freed_without_the_collector(wire: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        read(wire)
+        assert not any(isinstance(kept, Answer) for kept in gc.get_objects())
+    finally:
+        gc.enable()

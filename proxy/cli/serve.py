@@ -70,7 +70,7 @@ async def wait_and_drain(proxy: Proxy) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, hear)
     await told.wait()
-    log.info("draining", exchanges=len(proxy.registry), budget_seconds=proxy.drain_seconds)
+    log.info("draining", exchanges=len(proxy.registry), budget_seconds=proxy.settings.server.drain_seconds)
     draining = asyncio.create_task(proxy.drain())
     impatient = asyncio.create_task(again.wait())
     await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)

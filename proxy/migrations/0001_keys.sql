@@ -120,12 +120,7 @@ BEGIN
     IF TG_OP = 'UPDATE' AND NEW IS NOT DISTINCT FROM OLD THEN
         RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
-        UPDATE api_keys SET version = 0 WHERE id = OLD.key_id;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        UPDATE api_keys SET version = 0 WHERE id = NEW.key_id;
-    END IF;
+    UPDATE api_keys SET version = 0 WHERE id IN (OLD.key_id, NEW.key_id);
     RETURN NULL;
 END $$;
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 from pydantic import SecretStr
-from proxy.clock import SystemClock
 from proxy.demo.sample_server import SampleServer
 from proxy.server import Proxy
 from tests.faults.relay import Relay, run_relay
@@ -85,7 +84,7 @@ async def test_streams_of_a_cut_off_proxy_end_when_it_closes(
             with contextlib.suppress(aiohttp.ClientError):
                 await stream.read()
         assert len(proxies[0].registry) == 0
-        assert proxies[0].lease.judge(SystemClock().boot()) == "closed"
+        assert proxies[0].judge_trust() == "closed"
 
 
 async def test_a_silent_listener_alone_is_noticed_and_costs_nothing_but_reads(
@@ -103,13 +102,13 @@ async def test_a_silent_listener_alone_is_noticed_and_costs_nothing_but_reads(
             await wait_status(wire, revoked.token, 401)
             assert await call(wire, good.token) == 200
             async with asyncio.timeout(GUARD_SECONDS):
-                while proxy.lease.judge(SystemClock().boot()) == "trusted":
+                while proxy.judge_trust() == "trusted":
                     await asyncio.sleep(0.02)
             assert await call(wire, good.token) == 200
             assert await call(wire, revoked.token) == 401
             relay.heal()
             async with asyncio.timeout(GUARD_SECONDS):
-                await proxy.listener.proven.wait()
+                await proxy.heart.listener.proven.wait()
             assert await call(wire, good.token) == 200
 
 
@@ -123,7 +122,7 @@ async def test_a_reset_listener_recovers_without_refusing_anybody(
             assert await call(wire, key.token) == 200
             relay.cut()
             async with asyncio.timeout(GUARD_SECONDS):
-                while proxy.listener.proven.is_set():
+                while proxy.heart.listener.proven.is_set():
                     assert await call(wire, key.token) == 200
-                while not proxy.listener.proven.is_set():
+                while not proxy.heart.listener.proven.is_set():
                     assert await call(wire, key.token) == 200

@@ -1,0 +1,135 @@
+"""What the settings mean for each room: values and open resources, ready to be handed over.  [io]
+
+In go settings, out come a pool, upstreams, a hasher, limits. This room makes them and introduces nobody to anybody.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+from pydantic import SecretStr
+
+from proxy.clock import Clock
+from proxy.database import Database
+from proxy.envelope import LOOPBACK_NAMES
+from proxy.errors import ConfigError, Fault
+from proxy.forwarding import Destination
+from proxy.front_door import DoorRules
+from proxy.keys.hashing import Hasher
+from proxy.lease import Lease
+from proxy.logs import get_logger
+from proxy.memory import Memory
+from proxy.metrics import Metrics
+from proxy.news import NewsLog
+from proxy.relay import Limits
+from proxy.settings import Settings, UpstreamSettings
+from proxy.upstream import Upstream
+
+log = get_logger("server")
+
+
+def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
+    """The pool. Raises ConfigError when no database is named."""
+    database = settings.database
+    return Database.open(
+        require_url(database.url),
+        min_size=database.pool_min_size,
+        max_size=database.pool_max_size,
+        connect_timeout_seconds=database.connect_timeout_seconds,
+        query_timeout_seconds=database.query_timeout_seconds,
+    )
+
+
+def open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, Destination]:
+    destinations = {}
+    configured: dict[str, UpstreamSettings | None] = {"mcp": settings.upstreams.mcp, "api": settings.upstreams.api}
+    for name, upstream_settings in configured.items():
+        if upstream_settings is None:
+            continue
+        upstream = Upstream(
+            upstream_settings.url,
+            connect_timeout_seconds=upstream_settings.connect_timeout_seconds,
+            headers_timeout_seconds=upstream_settings.headers_timeout_seconds,
+            idle_timeout_seconds=upstream_settings.idle_timeout_seconds,
+            max_idle_connections=upstream_settings.max_idle_connections,
+            keepalive_seconds=upstream_settings.keepalive_seconds,
+        )
+        stack.push_async_callback(upstream.aclose)
+        token = upstream_settings.bearer_token
+        destinations[name] = Destination(
+            upstream, upstream_settings.url.base_path, token.get_secret_value() if token else None
+        )
+    return destinations
+
+
+def open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Hasher:
+    hasher = Hasher(
+        memory_cost_kib=settings.hashing.memory_cost_kib,
+        time_cost=settings.hashing.time_cost,
+        threads=settings.hashing.threads,
+        queue_size=settings.hashing.queue_size,
+        timeout_seconds=settings.hashing.timeout_seconds,
+        observe_seconds=metrics.argon2_seconds.observe,
+    )
+    stack.callback(hasher.close)
+    return hasher
+
+
+def make_memory(settings: Settings, news: NewsLog, clock: Clock) -> Memory:
+    cache = settings.cache
+    return Memory(
+        news,
+        digest_key=secrets.token_bytes(32),
+        max_proofs=cache.max_proofs,
+        max_states=cache.max_states,
+        max_unknown=cache.negative_max,
+        unknown_seconds=cache.negative_ttl_seconds,
+        max_age_seconds=settings.revocation.revalidate_seconds,
+        timer=clock.boot,
+    )
+
+
+def make_lease(settings: Settings) -> Lease:
+    revocation = settings.revocation
+    grace_seconds = revocation.grace_seconds + revocation.database_loss_grace_seconds
+    return Lease(lease_seconds=revocation.lease_seconds, grace_seconds=grace_seconds)
+
+
+def form_limits(settings: Settings) -> Limits:
+    server = settings.server
+    return Limits(
+        max_answer_bytes=server.max_answer_bytes,
+        drain_seconds=server.legacy_drain.seconds,
+        drain_bytes=server.legacy_drain.bytes,
+        slow_reader_seconds=server.slow_reader_seconds,
+    )
+
+
+def form_door_rules(settings: Settings) -> DoorRules:
+    server = settings.server
+    hosts = server.allowed_hosts
+    if hosts is None:
+        hosts = tuple(LOOPBACK_NAMES) if settings.listen.is_loopback else ()
+    return DoorRules(
+        allowed_hosts=frozenset(str(host).lower() for host in hosts),
+        allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
+        realm=server.realm,
+        max_body_bytes=server.max_body_bytes,
+        max_json_depth=server.max_json_depth,
+        body_timeout_seconds=server.body_timeout_seconds,
+    )
+
+
+def require_url(url: SecretStr | None) -> str:
+    if url is None:
+        mend = "set AEGIS_DATABASE_URL, or run with --embedded for a private database in the state directory"
+        raise ConfigError([Fault("AEGIS_DATABASE_URL", None, "there is no database to verify keys against", mend)])
+    return url.get_secret_value()
+
+
+def get_secret_key(settings: Settings) -> bytes:
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    log.warning("secret_key_random", mend="set AEGIS_SECRET_KEY to one secret for all instances, kept across restarts")
+    return secrets.token_bytes(32)
