@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ Connection: TypeAlias = asyncpg.Connection
 
 # "aegis", as a number: the advisory lock under which one instance migrates while the others wait.
 MIGRATION_LOCK = 0x6165676973
+UNNAMED = "the database"
 # What a broken, refusing or silent server raises; anything else is a bug of ours and stays loud.
 FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
 
@@ -40,16 +41,27 @@ async def connect(url: str, timeout_seconds: float) -> Connection:
         async with asyncio.timeout(timeout_seconds):
             return await asyncpg.connect(url, timeout=timeout_seconds)
     except (*FOREIGN_ERRORS, ValueError) as error:
-        raise DatabaseError(f"cannot connect to {describe_place(url)}: {describe_failure(error)}") from error
+        raise _form_connect_error(url, error) from None
 
 
 def describe_place(url: str) -> str:
-    """Host and database of a URL, for messages."""
+    """Host and database of a URL, for messages; unnamed where an unescaped / ? or # in the password would be read as
+    their beginning."""
     try:
         parts = urlsplit(url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            return UNNAMED
         return f"{parts.hostname or 'local socket'}:{parts.port or 5432}{parts.path}"
     except ValueError:
-        return "the database"
+        return UNNAMED
+
+
+def _form_connect_error(url: str, error: BaseException) -> DatabaseError:
+    """Parsers of URLs name what they choke on, which may be half a password: of those only the type is told."""
+    place, why = describe_place(url), describe_failure(error)
+    if place == UNNAMED or (isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError)):
+        why = f"{type(error).__name__}; percent-encode @ / ? # [ ] in the user and password of its URL"
+    return DatabaseError(f"cannot connect to {place}: {why}")
 
 
 class Database:
@@ -76,7 +88,7 @@ class Database:
                 server_settings={"application_name": "aegis-proxy"},
             )
         except (*FOREIGN_ERRORS, ValueError) as error:
-            raise DatabaseError(f"cannot connect to {describe_place(url)}: {describe_failure(error)}") from error
+            raise _form_connect_error(url, error) from None
         database = cls(pool, query_timeout_seconds)
         try:
             yield database
@@ -124,7 +136,7 @@ class Database:
     def _abandon(self, task: asyncio.Task[Any], held: list[Connection]) -> None:
         """Terminate the connection first: a cancelled asyncpg query would wait for the very server that is silent."""
         for connection in held:
-            if not connection.is_closed():
+            with suppress(asyncpg.InterfaceError):  # it is back in the pool already
                 connection.terminate()
         task.cancel()
         self._abandoned.add(task)
@@ -158,13 +170,18 @@ async def migrate(url: str, *, timeout_seconds: float = 60.0) -> list[str]:
     release is left alone: during a rolling upgrade the older instances keep serving.
     """
     connection = await connect(url, timeout_seconds)
+    loop = asyncio.get_running_loop()
+    # Terminated, not cancelled: after a cancellation asyncpg would wait for a silent server's answer to ROLLBACK.
+    guard = loop.call_later(timeout_seconds, connection.terminate)
     try:
-        async with asyncio.timeout(timeout_seconds):
-            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
-            return await _apply_missing(connection)
+        await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+        return await _apply_missing(connection)
     except FOREIGN_ERRORS as error:
-        raise DatabaseError(f"migration failed: {describe_failure(error)}") from error
+        late = loop.time() >= guard.when()
+        why = f"not done within {timeout_seconds:g} s" if late else describe_failure(error)
+        raise DatabaseError(f"migration failed: {why}") from error
     finally:
+        guard.cancel()
         connection.terminate()
 
 

@@ -121,13 +121,13 @@ def form_request(
     token: str | None = None,
     body: object = None,
     version: str = "HTTP/1.1",
-    without: tuple[str, ...] = (),
+    without: str | None = None,
     **replaced: str,
 ) -> bytes:
     """A request as a well-behaved client sends it, but for what is asked otherwise.
 
-    `extra` are further header lines; `replaced` values of those it has (`content_type="text/plain"`); `without` names
-    that are left out. `body` is sent as JSON unless it is bytes.
+    `extra` are further header lines; `replaced` values of those it has (`content_type="text/plain"`); `without` the name
+    of one that is left out. `body` is sent as JSON unless it is bytes.
     """
     payload = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
     fields: dict[str, str] = {"Host": "localhost", "Accept": ACCEPT}
@@ -136,7 +136,7 @@ def form_request(
     if token is not None:
         fields["Authorization"] = f"Bearer {token}"
     fields |= {_spell(name): value for name, value in replaced.items()}
-    lines = [f"{name}: {value}" for name, value in fields.items() if name not in without]
+    lines = [f"{name}: {value}" for name, value in fields.items() if name != without]
     head = "\r\n".join([f"{method} {target} {version}", *lines, *extra, "", ""])
     return head.encode("latin-1") + payload
 

@@ -137,7 +137,7 @@ CREDENTIALS = {
 
 OUTSIDE = {
     "no HTTP": Row(Reason.REQUEST_UNREADABLE, 400, lambda _: b"\x16\x03\x01\r\n\r\n", plain=True, closes=True),
-    "no Host": Row(Reason.REQUEST_UNREADABLE, 400, post(without=("Host",)), plain=True, closes=True),
+    "no Host": Row(Reason.REQUEST_UNREADABLE, 400, post(without="Host"), plain=True, closes=True),
     "two lengths": Row(Reason.REQUEST_UNREADABLE, 400, post(PING, "Content-Length: 9"), plain=True, closes=True),
     "a broken chunk": Row(
         Reason.REQUEST_UNREADABLE, 400,
@@ -218,7 +218,7 @@ BODIES = {
             "application/json-rpc", "application/x-www-form-urlencoded",
         )
     },
-    "no Content-Type": Row(Reason.CONTENT_TYPE_UNSUPPORTED, 415, post(without=("Content-Type",))),
+    "no Content-Type": Row(Reason.CONTENT_TYPE_UNSUPPORTED, 415, post(without="Content-Type")),
     **{
         f"Content-Encoding {coding}": Row(
             Reason.CONTENT_ENCODING_UNSUPPORTED, 415,
