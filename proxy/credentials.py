@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import CredentialError, Reason
-from proxy.keys.token import SCANNER_PATTERN, Token, parse_token
+from proxy.keys.token import Token, parse_token
 
 # Where clients are known to put tokens; logs, histories and referrers keep URLs (RFC 6750 section 5.3).
 _TOKEN_MEMBERS = re.compile(r"(?:^|&)(?:access_token|token|api_key|apikey|key)=", re.IGNORECASE)
-_KEY = re.compile(SCANNER_PATTERN)
+# A key is looked for inside words, too: an escape such as %20 ends in what could be the beginning of one.
+_KEY = re.compile(r"aegis_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class PresentedCredential:
 
 def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential | None:
     """The one Bearer key of a request. Raises CredentialError; its text never quotes what was presented."""
-    if query and (_TOKEN_MEMBERS.search(query) or _KEY.search(query)):
+    if query and _holds_token(unquote(query)):
         raise CredentialError(
             Reason.CREDENTIAL_MISPLACED,
             "A key never belongs in a URL, where logs and histories keep it. Send it as 'Authorization: Bearer <key>';"
@@ -46,3 +48,7 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
         return PresentedCredential(parse_token(text.strip(" ")))
     except ValueError as error:
         raise CredentialError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
+
+
+def _holds_token(query: str) -> bool:
+    return _TOKEN_MEMBERS.search(query) is not None or _KEY.search(query) is not None

@@ -8,7 +8,8 @@ fold into one of those. Toward the client: a list of what is known to be harmles
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from functools import lru_cache
 
 from multidict import CIMultiDict
 
@@ -54,12 +55,15 @@ SERVER = ("Server", "aegis-proxy")  # no version, and not a word about what we a
 
 
 def form_upstream_headers(
-    headers: Iterable[tuple[str, str]], *, bearer_token: str | None, request_id: str
+    headers: Collection[tuple[str, str]], *, bearer_token: str | None, request_id: str
 ) -> list[tuple[str, str]]:
     """The client's headers as the upstream may see them, and what is ours to say."""
-    fields = list(headers)
-    named = _read_connection(fields)
-    kept = [(name, value) for name, value in fields if _may_pass(name, value, named)]
+    kept = [
+        (name, value) for name, value in headers if _is_forwardable(name) and value.isascii() and value.isprintable()
+    ]
+    named = _read_connection(headers)
+    if named:
+        kept = [(name, value) for name, value in kept if name.lower() not in named]
     kept.append(("Accept-Encoding", "identity"))
     kept.append(("X-Request-Id", request_id))
     if bearer_token is not None:
@@ -67,22 +71,20 @@ def form_upstream_headers(
     return kept
 
 
-def _read_connection(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+def _read_connection(headers: Collection[tuple[str, str]]) -> frozenset[str]:
     """Names the client declared hop-by-hop; read before ours are added, so that none of ours can be struck out."""
-    values = [value for name, value in fields if name.lower() == "connection"]
+    values = [value for name, value in headers if len(name) == len("connection") and name.lower() == "connection"]
     return frozenset(token.strip().lower() for value in values for token in value.split(",")) - JUDGED
 
 
-def _may_pass(name: str, value: str, named: frozenset[str]) -> bool:
+@lru_cache(maxsize=1024)  # clients send the same few names over and over
+def _is_forwardable(name: str) -> bool:
     lowered = name.lower()
     return (
         lowered not in WITHHELD
         and lowered not in HOP_BY_HOP
-        and lowered not in named
         and not lowered.startswith(WITHHELD_PREFIXES)
         and _NAME.fullmatch(name) is not None
-        and value.isprintable()
-        and value.isascii()
     )
 
 

@@ -8,6 +8,7 @@ logging.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -91,18 +92,36 @@ def blot(match: re.Match[bytes]) -> bytes:
 
 
 class LineWriter:
-    """Where structlog drops its lines. A reader that went away must not take the proxy with it."""
+    """Where structlog drops its lines. A reader that went away must not take the proxy with it.
+
+    Lines of one turn of the event loop leave in one write: a system call costs more than a line does.
+    """
 
     def __init__(self, stream: TextIO | BinaryIO) -> None:
         self._text = stream if isinstance(stream, io.TextIOBase) and not hasattr(stream, "buffer") else None
         self._binary = cast("BinaryIO", getattr(stream, "buffer", stream))
+        self._waiting: list[bytes] = []
 
     def msg(self, line: bytes) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no loop here: another thread, or before it all begins
+            self._write(line + b"\n")
+            return
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        self._waiting.append(line + b"\n")
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._write(b"".join(waiting))
+
+    def _write(self, lines: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
             if self._text is not None:
-                self._text.write(line.decode() + "\n")
+                self._text.write(lines.decode())
             else:
-                self._binary.write(line + b"\n")
+                self._binary.write(lines)
                 self._binary.flush()
 
     debug = info = warning = error = critical = msg

@@ -39,9 +39,9 @@ UPDATE mcp_sessions s
  WHERE (s.upstream, s.session_hash) IN (
     SELECT c.upstream, c.session_hash FROM mcp_sessions c
       LEFT JOIN api_keys k ON k.id = c.key_id LEFT JOIN owners o ON o.id = k.owner_id
-     WHERE (c.key_id = ANY($3::text[]) OR $3::text[] IS NULL)
-       AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL
-            OR c.session_hash = ANY($4::bytea[]))
+     WHERE (c.session_hash = ANY($4::bytea[])
+            OR (c.key_id = ANY($3::text[]) OR $3::text[] IS NULL)
+               AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL))
        AND (c.claimed_until IS NULL OR c.claimed_until < now()) AND c.attempts < $5
      ORDER BY c.upstream, c.session_hash LIMIT 500 FOR UPDATE OF c SKIP LOCKED)
 RETURNING s.upstream, s.session_hash, s.sealed_id, s.protocol_version, s.key_id

@@ -126,8 +126,8 @@ def form_request(
 ) -> bytes:
     """A request as a well-behaved client sends it, but for what is asked otherwise.
 
-    `extra` are further header lines; `replaced` values of those it has (`content_type="text/plain"`); `without` the name
-    of one that is left out. `body` is sent as JSON unless it is bytes.
+    `extra` are further header lines; `replaced` values of those it has (`content_type="text/plain"`); `without` the
+    name of one that is left out. `body` is sent as JSON unless it is bytes.
     """
     payload = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
     fields: dict[str, str] = {"Host": "localhost", "Accept": ACCEPT}

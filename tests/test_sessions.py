@@ -363,18 +363,21 @@ class RegistryMachine(RuleBasedStateMachine):
 
     # Commits.
 
-    @rule(
-        key=st.sampled_from(KEYS),
-        what=st.sampled_from(["status", "scopes", "end", "secret", "hands", "owner", "parent"]),
-        heard_at_once=st.booleans(),
-        data=st.data(),
-    )
-    def change(self, key: KeyId, what: str, heard_at_once: bool, data: st.DataObject) -> None:
-        news, changed = getattr(self, f"change_{what}")(self.latest.get(key), data)
+    def change(self, data: st.DataObject) -> None:
+        what = data.draw(st.sampled_from(["status", "scopes", "end", "secret", "hands", "owner", "parent"]))
+        record = self.latest.get(data.draw(st.sampled_from(KEYS)))
+        news, changed = getattr(self, f"change_{what}")(record, data)
         self.history.append(self.latest.replace(*changed))
         self.queue.append(news)
-        if heard_at_once:
-            self.hear()
+
+    @rule(data=st.data())
+    def change_unheard(self, data: st.DataObject) -> None:
+        self.change(data)
+
+    @rule(data=st.data())
+    def change_and_hear(self, data: st.DataObject) -> None:
+        self.change(data)
+        self.hear()
 
     def change_status(self, record: KeyRecord, data: st.DataObject) -> Change:
         statuses = ["active", "active", "active", "disabled", "disabled", "revoked"]
@@ -421,16 +424,16 @@ class RegistryMachine(RuleBasedStateMachine):
         self.heard += len(self.queue)
         self.queue.clear()
 
-    @rule(key=st.sampled_from(KEYS))
-    def read(self, key: KeyId) -> None:
-        """A read that nothing overtakes: it leaves nothing in doubt."""
-        self.desk.judge(self.desk.read(self.latest.get(key)))
-        flows = {self.desk.flow(held.exchange) for held in self.held if held.opened.key_id == key}
-        assert Flow.PAUSED not in flows
+    @rule()
+    def read(self) -> None:
+        """A read of everything that nothing overtakes: it leaves nothing in doubt."""
+        for _, record in self.latest.records:
+            self.desk.judge(self.desk.read(record))
+        assert Flow.PAUSED not in {self.desk.flow(held.exchange) for held in self.held}
 
-    @rule(key=st.sampled_from(KEYS))
-    def begin_read(self, key: KeyId) -> None:
-        self.reads.append(self.desk.read(self.latest.get(key)))
+    @rule()
+    def begin_read(self) -> None:
+        self.reads += [self.desk.read(record) for _, record in self.latest.records]
 
     @precondition(lambda self: self.reads)
     @rule(data=st.data())
@@ -441,22 +444,16 @@ class RegistryMachine(RuleBasedStateMachine):
         assert all(exchange.ended is None for exchange in confirmed)
 
     @precondition(lambda self: self.desk.clock.boot() < self.open_until)
-    @rule(kind=st.sampled_from(["call", "stream"]), data=st.data())
-    def open(self, kind: str, data: st.DataObject) -> None:
-        """Verified by any state that nothing heard speaks against."""
+    @rule(data=st.data())
+    def open(self, data: st.DataObject) -> None:
+        """One exchange for every secret that works, verified by a state that nothing heard speaks against."""
         now = self.desk.database_now
-        usable = [
-            (record, version)
-            for snapshot in self.history[self.heard :]
-            for _, record in snapshot.records
-            for version in record.secrets
-            if record.find_fault(now) is None and record.find_secret_fault(version, now) is None
-        ]
-        if usable:
-            record, version = data.draw(st.sampled_from(usable))
-            scopes = data.draw(st.sampled_from([(), record.scopes[:1], record.scopes]))
-            exchange = self.desk.open(record, kind, scopes, version)
-            self.held.append(Held(exchange, exchange.principal, scopes, self.heard))
+        for _, record in data.draw(st.sampled_from(self.history[self.heard :])).records:
+            for version in record.secrets:
+                if record.find_fault(now) is None and record.find_secret_fault(version, now) is None:
+                    scopes = data.draw(st.sampled_from([record.scopes, record.scopes[:1], ()]))
+                    exchange = self.desk.open(record, "stream", scopes, version)
+                    self.held.append(Held(exchange, exchange.principal, scopes, self.heard))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), times=st.integers(1, 2))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
-from proxy.cli.output import form_key, print_json, print_key, print_keys, say, say_error
+from proxy.cli.output import form_key, print_json, print_key, print_keys, quote, say, say_error
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, parse_expiry
 from proxy.keys.store import KeyStore, KeySummary
@@ -55,7 +55,8 @@ def mint_key(
         return
     typer.echo(minted.token)
     say(
-        f"[green]Minted[/] {minted.summary.id} for {owner}. Copy it now: it is not stored and cannot be shown again."
+        f"[green]Minted[/] {minted.summary.id} for {quote(owner)}."
+        " Copy it now: it is not stored and cannot be shown again."
         f"\nRevoke it with: aegis-proxy keys revoke {minted.summary.id}"
     )
 

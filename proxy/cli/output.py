@@ -11,20 +11,41 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from proxy.keys.store import KeySummary
 
+# What a list does without on a narrow terminal, first things first; and what it shortens, to no less than so much.
+DISPENSABLE = ("CREATED", "SCOPES", "OWNER", "EXPIRES", "NAME")
+SHORTENED = frozenset({"NAME", "OWNER", "SCOPES"})
+RECOGNISABLE = 9
+GAP = 2
+NARROWEST = 12 + GAP + 14  # an id and the longest status: never cut, even if the terminal has to wrap them
 COLORS = {"active": "green", "revoked": "red", "expired": "yellow", "disabled": "yellow", "owner disabled": "yellow"}
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr. `text` is rich markup."""
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    """Tell a person something, on stderr. `text` is rich markup: foreign words in it go through `quote`."""
+    _open_console(stderr=True).print(text, soft_wrap=True)
 
 
 def say_error(text: str) -> None:
     """Tell a person what went wrong, on stderr; `text` is printed as it is."""
-    Console(stderr=True, highlight=False).print(text, style="red", markup=False, soft_wrap=True)
+    _open_console(stderr=True).print(_make_printable(text, keep="\n"), style="red", markup=False, soft_wrap=True)
+
+
+def quote(text: object) -> str:
+    """Foreign words for `say`: neither markup nor commands to the terminal."""
+    return escape(_make_printable(str(text)))
+
+
+def _make_printable(text: str, keep: str = "") -> str:
+    """Any role of the database can write names and reasons: an escape sequence in them must not reach a terminal."""
+    return "".join(sign if sign.isprintable() or sign in keep else "\ufffd" for sign in text)
+
+
+def _open_console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, emoji=False)  # `:key:` in a scope is no picture
 
 
 def print_json(value: object) -> None:
@@ -45,18 +66,44 @@ def form_key(summary: KeySummary) -> dict[str, Any]:
 
 
 def print_keys(summaries: list[KeySummary]) -> None:
-    """A table of keys on stdout."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "OWNER", "SCOPES", "STATUS", "EXPIRES", "CREATED"):
-        table.add_column(column, overflow="fold" if column in ("ID", "STATUS") else "ellipsis", no_wrap=True)
-    for summary in summaries:
-        color = COLORS[summary.status]
-        table.add_row(
-            summary.id, escape(summary.name), escape(summary.owner), escape(describe_scopes(summary)),
-            f"[{color}]{summary.status}[/]", describe_moment(summary.expires_at, "never"),
-            describe_moment(summary.created_at, ""),
-        )  # fmt: skip
-    Console(highlight=False).print(table)
+    """A table of keys on stdout, a line for each: ids and statuses whole, and as much of the rest as fits."""
+    console = _open_console()
+    console.width = max(console.width, NARROWEST)
+    rows = [_form_row(summary) for summary in summaries]
+    titles = _choose_columns(rows, console.width)
+    table = Table(*titles, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for column, title in zip(table.columns, titles, strict=True):
+        column.no_wrap = title not in SHORTENED  # rich shortens the others first
+    for row in rows:
+        table.add_row(*(row[title] for title in titles))
+    console.print(table)
+
+
+def _form_row(summary: KeySummary) -> dict[str, Text]:
+    cells = {
+        "ID": Text(summary.id),
+        "STATUS": Text(summary.status, COLORS[summary.status]),
+        "NAME": Text(_make_printable(summary.name)),
+        "OWNER": Text(_make_printable(summary.owner)),
+        "SCOPES": Text(_make_printable(describe_scopes(summary))),
+        "EXPIRES": Text(describe_moment(summary.expires_at, "never")),
+        "CREATED": Text(describe_moment(summary.created_at, "")),
+    }
+    for cell in cells.values():
+        cell.no_wrap, cell.overflow = True, "ellipsis"
+    return cells
+
+
+def _choose_columns(rows: list[dict[str, Text]], width: int) -> list[str]:
+    """The columns that leave every shortened one enough to be recognised by; the least important go first."""
+    titles = list(rows[0])
+    needed = {title: max(len(title), *(row[title].cell_len for row in rows)) for title in titles}
+    for title in SHORTENED:
+        needed[title] = min(needed[title], RECOGNISABLE)
+    for dispensable in DISPENSABLE:
+        if sum(needed[title] + GAP for title in titles) - GAP > width:
+            titles.remove(dispensable)
+    return titles
 
 
 def print_key(summary: KeySummary) -> None:
@@ -65,8 +112,8 @@ def print_key(summary: KeySummary) -> None:
     for name, value in asdict(summary).items():
         if value is not None and value != ():
             shown = describe_moment(value, "") if isinstance(value, datetime) else value
-            table.add_row(f"[bold]{name}[/]", escape(" ".join(shown) if isinstance(shown, tuple) else str(shown)))
-    Console(highlight=False).print(table)
+            table.add_row(f"[bold]{name}[/]", quote(" ".join(shown) if isinstance(shown, tuple) else shown))
+    _open_console().print(table)
 
 
 def describe_scopes(summary: KeySummary) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.cli.output import print_json, say
+from proxy.cli.output import print_json, quote, say
 from proxy.policy import load_policy
 from proxy.settings import find_shipped
 
@@ -26,8 +26,8 @@ def check_policy(
         print_json({"file": str(path), "revision": policy.revision, "presets": list(policy.presets)})
     else:
         say(
-            f"[green]ok[/] {path}: revision {policy.revision}, {len(policy.routes)} routes,"
-            f" {len(policy.catalogue)} scopes, presets {', '.join(policy.presets)}"
+            f"[green]ok[/] {quote(path)}: revision {policy.revision}, {len(policy.routes)} routes,"
+            f" {len(policy.catalogue)} scopes, presets {quote(', '.join(policy.presets))}"
         )
 
 

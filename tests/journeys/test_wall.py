@@ -243,3 +243,4 @@ async def walk(target: str, token: str, canary: CanaryUpstream, proxy: Proxy) ->
     path = target.partition("?")[0]
     assert path == "/v1/workflows/mine" or path.startswith("/files/"), target
     assert read_leniently(path) == unquote(path), target
+    assert unquote(path).count("/") == path.count("/"), target

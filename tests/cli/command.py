@@ -1,0 +1,79 @@
+"""The command, as an operator runs it: a process of its own, with an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.staging import GUARD_SECONDS
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command said, and how it ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def told(self) -> str:
+        """Stderr as one line, however it was wrapped."""
+        return " ".join(self.stderr.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`python -m proxy` with nothing of this process' environment but the path."""
+
+    environment: dict[str, str]
+    note_secret: Callable[[str], None]
+
+    async def run(self, *arguments: str, **environment: str) -> Outcome:
+        process = await self.start(*arguments, **environment)
+        async with asyncio.timeout(2 * GUARD_SECONDS):
+            stdout, stderr = await process.communicate()
+        assert process.returncode is not None
+        outcome = Outcome(process.returncode, stdout.decode(), stderr.decode())
+        assert "Traceback" not in outcome.stderr
+        return outcome
+
+    async def start(self, *arguments: str, **environment: str) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy", *arguments,
+            cwd=ROOT, env={**self.environment, **environment}, stdout=PIPE, stderr=PIPE,
+        )  # fmt: skip
+
+    async def mint(self, *arguments: str) -> str:
+        """The token of a new key of Ada's."""
+        if "--scope" not in arguments:
+            arguments = (*arguments, "--preset", "execution")
+        outcome = await self.run("keys", "mint", "--owner", "ada", *arguments)
+        assert outcome.code == 0, outcome.stderr
+        token = outcome.stdout.removesuffix("\n")
+        self.note_secret(token)
+        return token
+
+
+def form_environment(database_url: str, state_dir: Path) -> dict[str, str]:
+    """What an operator sets."""
+    return {
+        "PATH": os.environ["PATH"],
+        "COLUMNS": "80",
+        "LOGNAME": "operator",
+        "AEGIS_DATABASE_URL": database_url,
+        "AEGIS_STATE_DIR": str(state_dir),
+    }
