@@ -58,7 +58,6 @@ TABLE: dict[Reason, Row] = {
     Reason.EXPECTATION_FAILED: Row(417, "Expectation not supported", close=True),
     Reason.CONTENT_TYPE_UNSUPPORTED: Row(415, "Content type not supported"),
     Reason.CONTENT_ENCODING_UNSUPPORTED: Row(415, "Content coding not supported"),
-    Reason.NOT_ACCEPTABLE: Row(406, "Not acceptable"),
     Reason.BODY_TOO_LARGE: Row(413, "Body too large", close=True),
     Reason.BODY_UNEXPECTED: Row(400, "Body not expected", close=True),
     Reason.BODY_TIMEOUT: Row(408, "Body came too slowly", close=True),

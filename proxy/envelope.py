@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -27,6 +27,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\%") | frozenset(range(0x20)) | {0x7F}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+WITHHELD_MEMBERS = frozenset({"tenant_id", "tenant", "user_id"})
 SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})
 # Twice means that two readers may pick different ones. (A repeated Authorization is refused by `credentials`, which
 # challenges for another.)
@@ -70,6 +71,19 @@ def _check_escapes(path: str) -> None:
 
 def _not_canonical(why: str) -> RequestError:
     return RequestError(Reason.TARGET_NOT_CANONICAL, f"The request target cannot be judged: {why}.")
+
+
+def check_query(query: str) -> None:
+    """Refuse members that would speak for somebody else, and any that two readers would read differently, because it
+    stands there twice. Raises RequestError."""
+    seen = set()
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        lowered = name.lower()
+        if lowered in WITHHELD_MEMBERS:
+            raise RequestError(Reason.QUERY_NOT_ALLOWED, f"The query member {lowered!r} is the key's to say.")
+        if lowered in seen:
+            raise RequestError(Reason.QUERY_NOT_ALLOWED, "A query member stands there twice.")
+        seen.add(lowered)
 
 
 def check_framing(version: tuple[int, int], raw_headers: Iterable[tuple[bytes, bytes]]) -> None:

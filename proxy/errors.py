@@ -47,7 +47,6 @@ class Reason(StrEnum):
     EXPECTATION_FAILED = "expectation_failed"
     CONTENT_TYPE_UNSUPPORTED = "content_type_unsupported"
     CONTENT_ENCODING_UNSUPPORTED = "content_encoding_unsupported"
-    NOT_ACCEPTABLE = "not_acceptable"
     BODY_TOO_LARGE = "body_too_large"
     BODY_UNEXPECTED = "body_unexpected"
     BODY_TIMEOUT = "body_timeout"

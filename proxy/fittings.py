@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from pydantic import SecretStr
 
 from proxy.clock import Clock
@@ -119,6 +120,13 @@ def form_door_rules(settings: Settings) -> DoorRules:
         max_json_depth=server.max_json_depth,
         body_timeout_seconds=server.body_timeout_seconds,
     )
+
+
+def require_c_parser() -> None:
+    """aiohttp falls back to a parser in Python without a word; what it refuses differs. Raises ConfigError."""
+    if HttpRequestParser is HttpRequestParserPy:
+        mend = "install an aiohttp wheel with its C extensions, and unset AIOHTTP_NO_EXTENSIONS"
+        raise ConfigError([Fault("aiohttp", None, "its C parser is missing", mend)])
 
 
 def require_url(url: SecretStr | None) -> str:

@@ -7,7 +7,7 @@ function it is given, and what has ended is told to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -39,7 +39,7 @@ class Outbound:
     """What is to be sent: a canonical target, the client's own headers, a body that was judged whole."""
 
     target: str
-    headers: Iterable[tuple[str, str]]
+    headers: Collection[tuple[str, str]]
     body: bytes
     session_id: str | None = field(repr=False)
     request_id: str

@@ -18,7 +18,15 @@ from proxy.authorization import Permit, authorize
 from proxy.challenges import Dialect, form_answer
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
-from proxy.envelope import Target, check_framing, check_host, check_json_content_type, check_origin, parse_target
+from proxy.envelope import (
+    Target,
+    check_framing,
+    check_host,
+    check_json_content_type,
+    check_origin,
+    check_query,
+    parse_target,
+)
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError
 from proxy.forwarding import Forwarder, Outbound
 from proxy.identity import KeyId
@@ -119,6 +127,7 @@ class FrontDoor:
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
         target, match = self._find_route(request, passage)
         presented = self._require_credential(request, target)
+        check_query(target.query)
         passage.key_id = presented.token.key_id
         await self._verifier.verify(presented)
         message = passage.message = await self._read_message(request, match, passage)

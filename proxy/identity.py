@@ -1,7 +1,8 @@
 """Who is asking: the values every room hands on once a key has been verified.  [pure]
 
-In goes nothing; these are plain frozen values. A `Principal` is only ever made by `verification`, from a database
-row whose secret was proven. Nothing in here knows HTTP, SQL or the policy file.
+In goes nothing; these are plain frozen values. A `Principal` is only ever made from a key's state as the database had
+it (`memory`), and handed out by `verification` once the secret was proven. Nothing in here knows HTTP, SQL or the
+policy file.
 """
 
 from __future__ import annotations

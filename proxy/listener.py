@@ -109,6 +109,7 @@ class Listener:
 
     async def _serve(self, listening: Connection, beating: Connection) -> None:
         """LISTEN first, then revalidate, then trust; from then on beat."""
+        await self._ask(self._check(beating))  # first, because a standby refuses LISTEN without saying what to do
         self._sent.clear()
         listening.add_termination_listener(lambda _connection: self._heard.set())
         await self._ask(listening.add_listener(CHANNEL, self._hear_news))
@@ -132,8 +133,9 @@ class Listener:
         stamp = self._clock.boot()
         await self._ask(self._check(beating))
         self._sent = {nonce: stamp}
+        asked_at = self._clock.boot()
         row = await self._ask(beating.fetchrow(BEAT, self._own_channel, nonce))
-        self._database_clock.observe(row["now"], stamp, self._clock.boot())
+        self._database_clock.observe(row["now"], asked_at, self._clock.boot())
         try:
             async with asyncio.timeout(self._pace.patience_seconds):
                 if not listening.is_closed():  # else its end was heard before, and nothing more will be

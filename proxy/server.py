@@ -30,6 +30,7 @@ from proxy.fittings import (
     open_database,
     open_destinations,
     open_hasher,
+    require_c_parser,
     require_url,
 )
 from proxy.forwarding import Destination, Forwarder
@@ -152,6 +153,7 @@ class Proxy:
 @asynccontextmanager
 async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
     """A proxy for as long as the context lasts. Raises ConfigError, DatabaseError, ListenError."""
+    require_c_parser()
     metrics = Metrics(__version__)
     metrics.show_policy(policy.revision)
     async with AsyncExitStack() as stack:

@@ -128,6 +128,10 @@ CREDENTIALS = {
         for key in ("good", None)
         for query in ("access_token=abc", "a=b&TOKEN=x", "api_key=", f"x={A_KEY}", f"{A_KEY}=1")
     },
+    **{
+        f"query {query}": Row(Reason.QUERY_NOT_ALLOWED, 400, post(target=f"/mcp/v1?{query}"))
+        for query in ("tenant_id=other", "a=b&%74enant=other", "USER_ID=eve", "a=1&b=2&a=3", "a=1&A=2", "a&a")
+    },
     "expired": Row(Reason.KEY_EXPIRED, 401, post(), "expired", INVALID_TOKEN),
     "revoked": Row(Reason.KEY_REVOKED, 401, post(), "revoked", INVALID_TOKEN),
     "disabled": Row(Reason.KEY_DISABLED, 401, post(), "disabled", INVALID_TOKEN),

@@ -14,7 +14,15 @@ TESTS = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.
 
 # A library is known to the rooms that own it, and a room may be read without knowing the others'.
 OWNERS = {
-    "aiohttp": {"client_connection.py", "forwarding.py", "front_door.py", "ops.py", "relay.py", "server.py"},
+    "aiohttp": {
+        "client_connection.py",
+        "fittings.py",
+        "forwarding.py",
+        "front_door.py",
+        "ops.py",
+        "relay.py",
+        "server.py",
+    },
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
     "cachetools": {"memory.py", "session_store.py"},

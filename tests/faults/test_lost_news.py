@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 from pydantic import SecretStr
+
 from proxy.demo.sample_server import SampleServer
 from proxy.server import Proxy
 from tests.faults.relay import Relay, run_relay

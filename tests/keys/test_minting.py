@@ -86,11 +86,12 @@ def test_any_other_text_is_refused_with_the_choices(text: str) -> None:
 
 @given(st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
 def test_any_written_moment_is_read_back_or_lies_in_the_past(moment: datetime) -> None:
+    text, moment = moment.isoformat(), moment.astimezone(UTC)  # across zones, moments of a repeated hour never compare
     if moment <= NOW:
         with pytest.raises(MintError, match="lies in the past"):
-            parse_expiry(moment.isoformat(), NOW)
+            parse_expiry(text, NOW)
     else:
-        assert parse_expiry(moment.isoformat(), NOW) == moment
+        assert parse_expiry(text, NOW) == moment
 
 
 @given(st.text(max_size=40))
