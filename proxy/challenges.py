@@ -7,6 +7,7 @@ because that is what MCP clients show to their users.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ import orjson
 
 from proxy.errors import Reason, Refusal
 from proxy.headers import SAFETY, SERVER
+
+# What stands in a quoted string as it is (RFC 9110 section 5.6.4), in a length that no other header would pass.
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]{1,1024}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def _form_challenge(error: str, refusal: Refusal, realm: str) -> str:
     if error:
         parameters.append(f'error="{error}"')
     missing = " ".join((refusal.data or {}).get("missing", ()))
-    if error == "insufficient_scope" and missing.isascii() and '"' not in missing and "\\" not in missing:
+    if error == "insufficient_scope" and _QUOTABLE.fullmatch(missing):
         parameters.append(f'scope="{missing}"')
     return "Bearer " + ", ".join(parameters)
 

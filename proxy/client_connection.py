@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.envelope import SUPPORTED_VERSIONS
 from proxy.errors import Reason, RequestError
@@ -27,18 +27,28 @@ TOO_MANY_FIELDS = "Too many headers received"  # aiohttp has no exception of its
 class ClientConnection(RequestHandler):
     """One client. `refuse` turns a refusal into a complete response."""
 
-    __slots__ = ("_head_deadline", "_head_timeout_seconds", "_refuse", "on_lost")
+    __slots__ = (
+        "_head_deadline",
+        "_head_timeout_seconds",
+        "_reader_deadline",
+        "_refuse",
+        "_slow_reader_seconds",
+        "on_lost",
+    )
 
     def __init__(
         self,
         manager: web.Server,
         *,
         head_timeout_seconds: float,
+        slow_reader_seconds: float,
         refuse: Callable[[RequestError], web.Response],
         **settings: Any,  # noqa: ANN401 - aiohttp's own, passed through
     ) -> None:
         super().__init__(manager, **settings)
         self._head_timeout_seconds = head_timeout_seconds
+        self._slow_reader_seconds = slow_reader_seconds
+        self._reader_deadline: asyncio.TimerHandle | None = None
         self._refuse = refuse
         self._head_deadline: asyncio.TimerHandle | None = None
         self.on_lost: Callable[[], None] | None = None
@@ -48,8 +58,16 @@ class ClientConnection(RequestHandler):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        """A head begun has to be finished in time; one that has arrived stops the clock."""
+        """A head begun has to be finished in time; one that has arrived stops the clock.
+
+        aiohttp queues what it cannot parse as a next request; when that happens inside a body, whoever reads the body
+        must not be left waiting for the rest of it.
+        """
         super().data_received(data)
+        current = self._current_request
+        broken = bool(self._messages) and isinstance(self._messages[-1][0], _ErrInfo)
+        if broken and current is not None and not current.content.is_eof():
+            current.content.set_exception(web.RequestPayloadError("the body is not framed as announced"))
         if self._messages or self._current_request is not None:
             self._disarm()
         elif self._head_deadline is None:
@@ -57,9 +75,31 @@ class ClientConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._disarm()
+        self._excuse_reader()
         if self.on_lost is not None:
             self.on_lost()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client takes nothing: for so long, and no longer."""
+        super().pause_writing()
+        if self._reader_deadline is None:
+            self._reader_deadline = self._loop.call_later(self._slow_reader_seconds, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._excuse_reader()
+
+    def _excuse_reader(self) -> None:
+        if self._reader_deadline is not None:
+            self._reader_deadline.cancel()
+            self._reader_deadline = None
+
+    def _abort(self) -> None:
+        """Nothing polite: a closed transport would wait for the reader all over again."""
+        self._reader_deadline = None
+        if self.transport is not None:
+            self.transport.abort()
 
     def _arm(self) -> None:
         self._head_deadline = self._loop.call_later(self._head_timeout_seconds, self._give_up)

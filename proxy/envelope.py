@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import Reason, RequestError
+from proxy.messages import fold_name
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
@@ -27,7 +28,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\%") | frozenset(range(0x20)) | {0x7F}
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-WITHHELD_MEMBERS = frozenset({"tenant_id", "tenant", "user_id"})
+WITHHELD_MEMBERS = frozenset(fold_name(name) for name in ("tenant_id", "tenant", "user_id"))
 SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})
 # Twice means that two readers may pick different ones. (A repeated Authorization is refused by `credentials`, which
 # challenges for another.)
@@ -78,12 +79,12 @@ def check_query(query: str) -> None:
     stands there twice. Raises RequestError."""
     seen = set()
     for name, _ in parse_qsl(query, keep_blank_values=True):
-        lowered = name.lower()
-        if lowered in WITHHELD_MEMBERS:
-            raise RequestError(Reason.QUERY_NOT_ALLOWED, f"The query member {lowered!r} is the key's to say.")
-        if lowered in seen:
+        folded = fold_name(name)
+        if folded in WITHHELD_MEMBERS:
+            raise RequestError(Reason.QUERY_NOT_ALLOWED, "Tenant and user are the key's to say, not the query's.")
+        if folded in seen:
             raise RequestError(Reason.QUERY_NOT_ALLOWED, "A query member stands there twice.")
-        seen.add(lowered)
+        seen.add(folded)
 
 
 def check_framing(version: tuple[int, int], raw_headers: Iterable[tuple[bytes, bytes]]) -> None:

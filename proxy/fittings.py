@@ -103,7 +103,6 @@ def form_limits(settings: Settings) -> Limits:
         max_answer_bytes=server.max_answer_bytes,
         drain_seconds=server.legacy_drain.seconds,
         drain_bytes=server.legacy_drain.bytes,
-        slow_reader_seconds=server.slow_reader_seconds,
     )
 
 

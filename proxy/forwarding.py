@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.authorization import Permit
 from proxy.clock import Clock
-from proxy.errors import Reason, Refusal, UpstreamError
+from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
 from proxy.filtering import Allow
 from proxy.headers import form_client_headers, form_upstream_headers
-from proxy.identity import KeyId
+from proxy.identity import KeyId, Principal
 from proxy.relay import Limits, Relay, refuse_ended
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Flow, Registry
@@ -45,8 +46,16 @@ class Outbound:
     request_id: str
 
 
+class SessionEnder(Protocol):
+    """What `session_cleanup` does, as far as this room needs it."""
+
+    def start(self, key_ids: Collection[KeyId] | None) -> None: ...
+
+    def end_unbound(self, upstream: str, session_id: str, protocol_version: str | None, key_id: KeyId) -> None: ...
+
+
 class Forwarder:
-    """`clean_up_sessions` ends upstream what the named keys may no longer use."""
+    """`cleanup` ends upstream what must not be left there."""
 
     def __init__(
         self,
@@ -57,7 +66,7 @@ class Forwarder:
         clock: Clock,
         limits: Limits,
         may_list: Callable[[Permit, Exchange], Allow],
-        clean_up_sessions: Callable[[list[KeyId]], None],
+        cleanup: SessionEnder,
         count_dropped: Callable[[int], None] = lambda _events: None,
     ) -> None:
         self._destinations = destinations
@@ -66,7 +75,7 @@ class Forwarder:
         self._clock = clock
         self._limits = limits
         self._may_list = may_list
-        self._clean_up_sessions = clean_up_sessions
+        self._cleanup = cleanup
         self._count_dropped = count_dropped
 
     async def forward(
@@ -90,8 +99,9 @@ class Forwarder:
             headers = form_upstream_headers(
                 outbound.headers, bearer_token=destination.bearer_token, request_id=outbound.request_id
             )
-            response = await call.send(permit.method, destination.base_path + outbound.target, headers, outbound.body)
-            _check_status(response.status, permit)
+            target = destination.base_path + outbound.target
+            response = await call.send(permit.method, target, headers, outbound.body, gate=relay.wait_open)
+            _check_answer(response, permit)
             relayed = form_client_headers(response.headers, request_id=outbound.request_id)
             await self._settle_session(permit, exchange, outbound, response, relayed)
             answer = await relay.carry(response, relayed)
@@ -126,23 +136,35 @@ class Forwarder:
             if len(offered) > 1:
                 raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer names two sessions.")
             version = message.params.get("protocolVersion")
-            await self._session_store.bind(
-                upstream, offered[0], exchange.principal, version if isinstance(version, str) else None
-            )
+            await self._bind(upstream, offered[0], exchange.principal, version if isinstance(version, str) else None)
             if self._registry.judge_flow(exchange, self._clock.boot()) is Flow.ENDED:
-                self._clean_up_sessions([exchange.principal.key_id])
+                self._cleanup.start([exchange.principal.key_id])
             headers["Mcp-Session-Id"] = offered[0]
         elif outbound.session_id is not None:
-            if response.status == 404 or (permit.method == "DELETE" and 200 <= response.status < 300):
+            # A GET may be answered 404 by a server that only lacks the standalone stream.
+            gone = response.status == 404 and permit.method != "GET"
+            if gone or (permit.method == "DELETE" and 200 <= response.status < 300):
                 await self._session_store.forget(upstream, hash_session_id(outbound.session_id))
             if outbound.session_id in offered:
                 headers["Mcp-Session-Id"] = outbound.session_id
 
+    async def _bind(self, upstream: str, session_id: str, principal: Principal, version: str | None) -> None:
+        """Raises UpstreamError, UnavailableError; a session that cannot be kept is not left behind either."""
+        try:
+            await self._session_store.bind(upstream, session_id, principal, version)
+        except UnavailableError:
+            self._cleanup.end_unbound(upstream, session_id, version, principal.key_id)
+            raise
 
-def _check_status(status: int, permit: Permit) -> None:
+
+def _check_answer(response: UpstreamResponse, permit: Permit) -> None:
     """What must not reach the client as it stands. Raises UpstreamError."""
+    status = response.status
     if status in (401, 403, 407):
         # It concerns the proxy's credential: relayed, it would send the client to an authorization server not its own.
         raise UpstreamError(Reason.UPSTREAM_CREDENTIAL, f"The upstream refused the proxy's own credential ({status}).")
     if 300 <= status < 400 and not (status == 304 and permit.match.route.protocol == "http"):
         raise UpstreamError(Reason.UPSTREAM_REDIRECT, "The upstream answered with a redirect, which is not followed.")
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        # Asked for plain bytes: what comes compressed could be neither filtered nor read.
+        raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer has a coding that was not asked for.")

@@ -35,7 +35,7 @@ from proxy.messages import Message, check_mirrored_headers, parse_message
 from proxy.metrics import Metrics
 from proxy.policy import Policy, RouteMatch
 from proxy.session_store import SessionStore
-from proxy.sessions import Registry
+from proxy.sessions import Exchange, Registry
 from proxy.verification import Verifier
 
 log = get_logger("decision")
@@ -43,7 +43,8 @@ log = get_logger("decision")
 PLAIN = Dialect(json_rpc=False)
 # Outcomes that are no refusals.
 FORWARDED, CLIENT_LEFT = "forwarded", "client_left"
-MAX_SESSION_ID_LENGTH = 256  # characters; SDKs send UUIDs of 32 to 36
+MAX_BODY_PATIENCE = 6  # times the silence allowed: as long as a whole body may take, drop by drop
+MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class FrontDoor:
         permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
         exchange = self._registry.open(principal, "call" if message else "stream", permit.scopes)
         try:
-            session_id = await self._claim_session(request, permit)
+            session_id = await self._claim_session(request, permit, exchange)
             outbound = self._form_outbound(request, target, permit, session_id, passage)
             return await self._forwarder.forward(permit, exchange, outbound, request)
         finally:
@@ -206,9 +207,11 @@ class FrontDoor:
     async def _read_slowly(self, request: web.BaseRequest) -> bytes:
         chunks: list[bytes] = []
         size = 0
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + MAX_BODY_PATIENCE * self._rules.body_timeout_seconds
         try:
             while size <= self._rules.max_body_bytes:
-                async with asyncio.timeout(self._rules.body_timeout_seconds):
+                async with asyncio.timeout_at(min(latest, loop.time() + self._rules.body_timeout_seconds)):
                     chunk = await request.content.readany()
                 if not chunk and request.content.is_eof():
                     break
@@ -227,16 +230,15 @@ class FrontDoor:
 
     # Claim the session, and send.
 
-    async def _claim_session(self, request: web.BaseRequest, permit: Permit) -> str | None:
+    async def _claim_session(self, request: web.BaseRequest, permit: Permit, exchange: Exchange) -> str | None:
         """The session named by the request, if it is this key's. Raises Refusal."""
         session_id = request.headers.get("Mcp-Session-Id")
         if session_id is None:
             if permit.message is not None and permit.message.kind == "response":
                 raise RequestError(Reason.MESSAGE_INVALID, "An answer to the server needs its session's id.")
             return None
-        if not 1 <= len(session_id) <= MAX_SESSION_ID_LENGTH or not session_id.isprintable() or " " in session_id:
-            raise Refusal(Reason.SESSION_UNKNOWN, "There is no such session: it has ended, or never was.")
-        await self._session_store.claim(permit.match.route.upstream, session_id, permit.principal)
+        upstream = permit.match.route.upstream
+        exchange.rest_on_session(upstream, await self._session_store.claim(upstream, session_id, permit.principal))
         return session_id
 
     def _form_outbound(
@@ -290,7 +292,7 @@ def _get_name(message: Message | None) -> str | None:
     if message is None:
         return None
     name = message.params.get("name") or message.params.get("uri")
-    return name if isinstance(name, str) else None
+    return name[:MAX_LOGGED_NAME] if isinstance(name, str) else None
 
 
 def _too_large(limit: int) -> RequestError:

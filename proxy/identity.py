@@ -40,6 +40,7 @@ class Principal:
     ancestors: tuple[KeyId, ...]
     secret_version: int
     expires_at: float | None
+    read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
 
     @property
     def lineage(self) -> tuple[KeyId, ...]:

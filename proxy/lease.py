@@ -20,17 +20,23 @@ class Trust(StrEnum):
 
 
 class Lease:
-    """The two instants everything is compared with: `trusted_until` and `open_until`, in boot time."""
+    """The instants everything is compared with, in boot time.
+
+    `trusted_until`: memory decides until then. `open_until`: requests are still answered from rows read anew.
+    `proven_at`: all news committed before it was heard.
+    """
 
     def __init__(self, *, lease_seconds: float, grace_seconds: float) -> None:
         self.lease_seconds = lease_seconds
         self.grace_seconds = grace_seconds
         self.trusted_until = float("-inf")
         self.open_until = float("-inf")
+        self.proven_at = float("-inf")
 
     def renew(self, stamp: float) -> None:
         """The nonce sent at `stamp` was heard, on a listener behind which everything was revalidated."""
         self.trusted_until = max(self.trusted_until, stamp + self.lease_seconds)
+        self.proven_at = max(self.proven_at, stamp)
         self.extend(stamp)
 
     def extend(self, stamp: float) -> None:
@@ -40,6 +46,15 @@ class Lease:
     def distrust(self) -> None:
         """The listener is gone: memory decides nothing until the next one is proven."""
         self.trusted_until = float("-inf")
+
+    def close(self) -> None:
+        """Nothing is believed at all, until it is proven anew."""
+        self.trusted_until = self.open_until = self.proven_at = float("-inf")
+
+    def is_flowing(self, read_at: float, now: float) -> bool:
+        """May something flow at `now` whose row was last read at `read_at`? Neither the news proven since nor that
+        read may be older than lease + grace."""
+        return now < max(self.proven_at, read_at) + self.lease_seconds + self.grace_seconds
 
     def judge(self, now: float) -> Trust:
         """The state of trust at `now`."""

@@ -65,6 +65,7 @@ class KeyState:
                 ancestors=tuple(ancestor.id for ancestor in self.record.ancestors),
                 secret_version=secret_version,
                 expires_at=self.record.get_end(secret_version),
+                read_at=self.read_at,
             )
         return principal
 
@@ -116,6 +117,9 @@ class Memory:
     def keep_state(self, state: KeyState) -> bool:
         """Remember what a read found. False: the row is older than one already seen, and is not believed."""
         record = state.record
+        known = self._states.get(state.key_id)
+        if known is not None and known.read_at > state.read_at and (record is None or record.status != "revoked"):
+            return True  # a later read was quicker: what it found stays, unless this one knows the end
         if record is None:
             self._states.pop(state.key_id, None)
             self._unknown[state.key_id] = state

@@ -248,11 +248,12 @@ def find_case_variant(members: Iterable[str], known: frozenset[str]) -> str | No
     Imitations are what a forgiving parser folds into the real one: another case (Go's and Java's also fold `ſ`, the
     Kelvin sign and the Turkish i; CVE-2026-27896) or snake_case (pydantic's `populate_by_name`).
     """
-    folded = {_fold(name): name for name in known}
-    return next((folded[_fold(name)] for name in members if name not in known and _fold(name) in folded), None)
+    folded = {fold_name(name): name for name in known}
+    return next((folded[fold_name(name)] for name in members if name not in known and fold_name(name) in folded), None)
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
+    """What careless readers would take for the same member: case, its unicode look-alikes, and snake_case apart."""
     text = name.lower() if name.isascii() else name.upper().casefold().replace("\u0307", "")
     return text[:1] + text[1:].replace("_", "")
 

@@ -8,7 +8,7 @@ list may show, and what may flow, are functions it is given.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -33,12 +33,11 @@ WHOLE_ANSWER_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of a list answer held to be filtered; what is drained after a legacy client left; a reader's patience."""
+    """Bytes of a list answer held to be filtered; what is drained after a legacy client left."""
 
     max_answer_bytes: int
     drain_seconds: float
     drain_bytes: int
-    slow_reader_seconds: float
 
 
 def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
@@ -56,6 +55,16 @@ def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
         )
     refusal.rpc_id = rpc_id
     return refusal
+
+
+def cut(body: bytes) -> Callable[[], Awaitable[bytes]]:
+    """Something to read a body from in pieces, b"" at its end."""
+    pieces = (body[start : start + WHOLE_ANSWER_BYTES] for start in range(0, len(body), WHOLE_ANSWER_BYTES))
+
+    async def read() -> bytes:
+        return next(pieces, b"")
+
+    return read
 
 
 class Relay:
@@ -152,16 +161,20 @@ class Relay:
     async def carry(self, response: UpstreamResponse, headers: CIMultiDict[str]) -> web.StreamResponse:
         """Relay the answer whole or as a stream, filtered where it may hold a list."""
         message = self._permit.message
-        is_stream = headers.get("Content-Type", "").startswith(EVENT_STREAM)
+        is_events = headers.get("Content-Type", "").lower().startswith(EVENT_STREAM)
         listing = self._permit.match.route.protocol != "http" and (message is None or is_list_request(message))
         if listing:
             headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
-        if not is_stream:
-            body = await self._read_whole(response, listing)
-            if body is not None:
-                await self.wait_open()
-                return web.Response(status=response.status, headers=headers, body=body)
-        return await self._stream(response, headers, is_stream, listing)
+        if is_events:
+            return await self._stream_events(response, headers, listing)
+        body = await self._read_whole(response, listing)
+        await self.wait_open()
+        if body is None:
+            return await self._stream(response, headers, response.read_chunk, response.headers.get("Content-Length"))
+        if len(body) <= WHOLE_ANSWER_BYTES:
+            return web.Response(status=response.status, headers=headers, body=body)
+        # Larger than a client takes at once: in pieces, so that it can be ended between them.
+        return await self._stream(response, headers, cut(body), str(len(body)))
 
     async def _read_whole(self, response: UpstreamResponse, listing: bool) -> bytes | None:
         """The body when it is to be sent as one piece; None when it is to flow."""
@@ -176,39 +189,66 @@ class Relay:
         try:
             return filter_answer(body, self._allow)
         except UnfilterableAnswer as error:
+            if not 200 <= response.status < 300:
+                return b""  # an error page is no list: its status says it all
             self._count_dropped(1)
             log.error("list_answer_dropped", route=self._permit.match.route.id, error=str(error))
             raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's list cannot be read.") from error
 
     async def _stream(
-        self, response: UpstreamResponse, headers: CIMultiDict[str], is_event_stream: bool, listing: bool
+        self,
+        response: UpstreamResponse,
+        headers: CIMultiDict[str],
+        read: Callable[[], Awaitable[bytes]],
+        length: str | None,
     ) -> web.StreamResponse:
+        """Anything but events, as it comes."""
+        answer = self._begin(response, headers, length)
+        try:
+            await answer.prepare(self._request)
+            while chunk := await read():
+                await self.wait_open()
+                await self._write(answer, chunk)
+        except (UpstreamError, UpstreamAborted):
+            self._abort_client()  # a cut answer must look cut
+            answer.force_close()
+        return answer
+
+    async def _stream_events(
+        self, response: UpstreamResponse, headers: CIMultiDict[str], listing: bool
+    ) -> web.StreamResponse:
+        """Events, flushed one by one as they come, and a last one that says why when they end early."""
         await self.wait_open()
-        answer = web.StreamResponse(status=response.status, headers=headers)
-        declared = response.headers.get("Content-Length", "")
-        if declared.isdigit() and not is_event_stream:
-            answer.content_length = int(declared)
-        elif self._request.version >= (1, 1):
-            answer.enable_chunked_encoding()
-        if is_event_stream:
-            answer.headers["X-Accel-Buffering"] = "no"
-        sse_filter = SseFilter(self._allow) if is_event_stream and listing else None
+        headers["X-Accel-Buffering"] = "no"
+        answer = self._begin(response, headers, None)
+        sse_filter = SseFilter(self._allow) if listing else None
         boundary = EventBoundary()
         try:
             await answer.prepare(self._request)
             await self._pump(response, answer, sse_filter, boundary)
         except (UpstreamError, UpstreamAborted) as error:
-            await self._end_early(answer, error, is_event_stream and boundary.at_boundary)
+            await self._end_early(answer, error, boundary.at_boundary)
         finally:
             if sse_filter is not None and sse_filter.dropped:
                 self._count_dropped(sse_filter.dropped)
                 log.error("list_events_dropped", route=self._permit.match.route.id, events=sse_filter.dropped)
         return answer
 
+    def _begin(self, response: UpstreamResponse, headers: CIMultiDict[str], length: str | None) -> web.StreamResponse:
+        answer = web.StreamResponse(status=response.status, headers=headers)
+        if length is not None and length.isdigit():
+            answer.content_length = int(length)
+        elif self._request.version >= (1, 1):
+            answer.enable_chunked_encoding()
+        return answer
+
     async def _pump(
-        self, response: UpstreamResponse, answer: web.StreamResponse, sse_filter: SseFilter | None,
+        self,
+        response: UpstreamResponse,
+        answer: web.StreamResponse,
+        sse_filter: SseFilter | None,
         boundary: EventBoundary,
-    ) -> None:  # fmt: skip
+    ) -> None:
         while chunk := await response.read_chunk():
             await self.wait_open()
             relayed = sse_filter.feed(chunk) if sse_filter else chunk
@@ -221,22 +261,18 @@ class Relay:
             await self._write(answer, rest)
 
     async def _write(self, answer: web.StreamResponse, chunk: bytes) -> None:
-        """Write, waiting for the reader, but not for ever; what a client that left is owed is drained up to a cap."""
-        limits = self._limits
-        if self._client_left:
-            self._drained_bytes += len(chunk)
-            if self._drained_bytes > limits.drain_bytes:
-                raise UpstreamAborted
-            return
-        try:
-            async with asyncio.timeout(limits.slow_reader_seconds):
+        """Write, at the reader's pace (`client_connection` ends one that takes nothing); what a client that left is
+        owed is drained up to a cap."""
+        if not self._client_left:
+            try:
                 await answer.write(chunk)
-        except TimeoutError as error:
-            self._abort_client()
-            raise UpstreamAborted from error
-        except ConnectionError:
-            if not self._client_left:
-                self._note_client_left()
+                return
+            except ConnectionError:
+                if not self._client_left:
+                    self._note_client_left()
+        self._drained_bytes += len(chunk)
+        if self._given_up or self._drained_bytes > self._limits.drain_bytes:
+            raise UpstreamAborted
 
     async def _end_early(self, answer: web.StreamResponse, error: Exception, at_boundary: bool) -> None:
         """Tell why if the client can still read it whole, else break the connection: a cut answer must look cut."""
@@ -246,11 +282,11 @@ class Relay:
         clean = transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
         if refusal is None or not clean or not at_boundary:
             self._abort_client()
+            answer.force_close()
         elif self.rpc_id is not None:
             refusal.rpc_id = self.rpc_id
             event = b"event: message\ndata: " + form_rpc_error(refusal, answer.headers["X-Request-Id"]) + b"\n\n"
             await answer.write(event)
-        answer.force_close()
 
     def _abort_client(self) -> None:
         if self._request.transport is not None:

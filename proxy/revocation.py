@@ -105,7 +105,7 @@ class Revocation:
             doubted, self._doubted = self._doubted, {}
             sweep_all, self._sweep_all = self._sweep_all, False
             try:
-                dead = await self._judge_keys(doubted)
+                await self._judge_keys(doubted)
             except DatabaseError as error:
                 log.warning("reading_again_failed", keys=len(doubted), error=str(error))
                 self._doubted |= doubted  # the earlier instant stands
@@ -114,7 +114,7 @@ class Revocation:
                 await asyncio.sleep(self._heartbeat_seconds)
                 self._doubt.set()
             else:
-                self._clean_up_sessions(None if sweep_all else dead)
+                self._clean_up_sessions(None if sweep_all else list(doubted))
 
     def _give_up_on_old_doubts(self) -> None:
         """A doubt younger than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""
@@ -172,38 +172,43 @@ class Revocation:
 
     # The acts.
 
-    async def _judge_keys(self, key_ids: Iterable[KeyId]) -> list[KeyId]:
-        """Read, remember and judge these keys; the ones that may no longer be used. Raises DatabaseError."""
+    async def _judge_keys(self, key_ids: Iterable[KeyId]) -> None:
+        """Read, remember and judge these keys. Raises DatabaseError."""
         states = await self._reader.read_many(key_ids)
         now = self._clock.boot()
-        dead, lagging = [], []
-        for state in states.values():
-            if self._memory.keep_state(state):
-                if self._judge_key(state, now):
-                    dead.append(state.key_id)
-            elif self._memory.is_revoked(state.key_id):
-                self._end(self._registry.end_keys([state.key_id], Reason.KEY_REVOKED))
-                dead.append(state.key_id)
-            else:
-                lagging.append(state.key_id)
+        lagging = [state.key_id for state in states.values() if not self._judge_key(state, now)]
         if lagging:  # said last: a row that cannot be believed must not shield the others
             raise DatabaseError(f"{len(lagging)} rows are older than already seen: is this a replica that lags behind?")
-        return dead
 
     def _judge_key(self, state: KeyState, now: float) -> bool:
-        """Hold what a key holds against its state; True when the key may no longer be used."""
-        ended, confirmed = self._registry.judge(state, now)
+        """Hold what a key holds against its state; False when that state cannot be believed."""
+        if not self._memory.keep_state(state):
+            if not self._memory.is_revoked(state.key_id):
+                return False
+            self._end(self._registry.end_keys([state.key_id], Reason.KEY_REVOKED))
+            return True
+        try:
+            ended, confirmed = self._registry.judge(state, now)
+        except Exception:
+            # One row that nobody foresaw must not keep the others from being judged.
+            log.exception("judging_failed", key_id=state.key_id)
+            ended, confirmed = self._registry.end_keys([state.key_id], Reason.STATE_UNKNOWN), []
         self._end(ended)
         for exchange in confirmed:
             if exchange.on_resume is not None:
                 exchange.on_resume()
-        return state.record is None or state.record.find_fault(self._database_clock.now(now)) is not None
+        return True
 
     def _end(self, exchanges: Iterable[Exchange]) -> None:
         for exchange in exchanges:
             log.info("exchange_ended", key_id=exchange.principal.key_id, kind=exchange.kind, reason=exchange.ended)
             if exchange.on_end is not None:
                 exchange.on_end()
+
+    def close(self) -> None:
+        """Something that nothing may go on without has failed: believe nothing, end everything."""
+        self._lease.close()
+        self.end_all(Reason.STATE_UNKNOWN)
 
     def end_streams(self, reason: Reason) -> None:
         """End what would never end by itself."""

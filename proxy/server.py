@@ -7,7 +7,7 @@ introduced to each other; nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -35,6 +35,7 @@ from proxy.fittings import (
 )
 from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
+from proxy.identity import KeyId
 from proxy.keys.hashing import Hasher
 from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord
@@ -57,6 +58,7 @@ from proxy.verification import Verifier
 log = get_logger("server")
 
 LINGERING_SECONDS = 2.0  # how long the unread rest of a refused body is read and thrown away
+RESTART_SECONDS = 0.5  # before a room that failed begins again
 ABORT_SECONDS = 1.0  # how long handlers have to end once everything they carried has been ended
 
 
@@ -164,8 +166,8 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
         door = _build_door(settings, policy, heart, destinations, metrics)
         proxy = Proxy(settings, policy, heart, door, destinations, settings.listen, settings.ops_listen)
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
-        _run_beside(heart.listener.run(), stack)
-        _run_beside(heart.revocation.run(), stack)
+        _run_beside(heart.listener.run, heart.revocation.close, stack)
+        _run_beside(heart.revocation.run, heart.revocation.close, stack)
         ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
         data = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=ABORT_SECONDS)
@@ -197,9 +199,15 @@ def _build_heart(
         ancestors = (ancestor.scopes for ancestor in record.ancestors)
         return policy.effective_scopes(record.scopes, ancestors, record.owner.tier)
 
+    async def read_rights(key_ids: Collection[KeyId]) -> Mapping[KeyId, frozenset[str]]:
+        now = database_clock.now(clock.boot())
+        records = await store.read_keys(list(key_ids))
+        return {record.id: find_rights(record) for record in records.values() if record.find_fault(now) is None}
+
     instance, clock, database_clock, news = uuid4(), SystemClock(), DatabaseClock(), NewsLog()
     lease, memory = make_lease(settings), make_memory(settings, news, clock)
-    reader = KeyReader(KeyStore(database).read_keys, news, clock.boot)
+    store = KeyStore(database)
+    reader = KeyReader(store.read_keys, news, clock.boot)
     stack.push_async_callback(reader.aclose)
     registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=find_rights)
     verifier = Verifier(
@@ -218,6 +226,7 @@ def _build_heart(
         seal=Seal(get_secret_key(settings), "mcp-session"),
         instance=instance,
         max_attempts=settings.sessions.cleanup_attempts,
+        idle_seconds=settings.sessions.idle_seconds,
         timer=clock.boot,
     )
     cleanup = SessionCleanup(
@@ -225,6 +234,8 @@ def _build_heart(
         destinations,
         paths={route.upstream: route.path for route in policy.routes if route.protocol == "mcp"},
         timeout_seconds=settings.sessions.cleanup_timeout_seconds,
+        read_rights=read_rights,
+        find_used=registry.find_sessions,
     )
     stack.push_async_callback(cleanup.aclose)
     revocation = Revocation(
@@ -269,7 +280,7 @@ def _build_door(
         clock=heart.clock,
         limits=form_limits(settings),
         may_list=find_listable,
-        clean_up_sessions=heart.cleanup.start,
+        cleanup=heart.cleanup,
         count_dropped=metrics.list_events_dropped.inc,
     )
     return FrontDoor(
@@ -284,20 +295,27 @@ def _build_door(
     )
 
 
-def _run_beside(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
-    """Run a room's own loop until the stack unwinds. Should it fail, that is said at once, and nothing else is needed:
-    without it the lease runs out and the proxy closes."""
-    task = asyncio.create_task(work)
+def _run_beside(
+    work: Callable[[], Coroutine[None, None, None]], close: Callable[[], None], stack: AsyncExitStack
+) -> None:
+    """Run a room's own loop until the stack unwinds. Should it ever fail, that is said, everything is closed, because
+    nothing may go on unwatched, and it begins again."""
+
+    async def keep_running() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.critical("room_failed", exc_info=True)
+                close()
+            await asyncio.sleep(RESTART_SECONDS)
+
+    task = asyncio.create_task(keep_running())
 
     async def stop() -> None:
         task.cancel()
         await asyncio.wait({task})
 
-    def report(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and done.exception() is not None:
-            log.critical("room_failed", exc_info=done.exception())
-
-    task.add_done_callback(report)
     stack.push_async_callback(stop)
 
 
@@ -320,6 +338,7 @@ def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
         door.handle,
         handler_cancellation=False,  # a relay decides itself what a client's leaving means
         head_timeout_seconds=limits.header_timeout_seconds,
+        slow_reader_seconds=limits.slow_reader_seconds,
         refuse=door.refuse_unread,
         keepalive_timeout=limits.keepalive_timeout_seconds,
         lingering_time=LINGERING_SECONDS,

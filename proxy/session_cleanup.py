@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
-from proxy.errors import UnavailableError, UpstreamError
+from proxy.errors import DatabaseError, UnavailableError, UpstreamError
 from proxy.forwarding import Destination
 from proxy.identity import KeyId
 from proxy.logs import get_logger
-from proxy.session_store import DeadSession, SessionStore
+from proxy.policy.scopes import covers
+from proxy.session_store import DeadSession, SessionStore, hash_session_id
 from proxy.upstream import UpstreamAborted
 
 log = get_logger("sessions")
 
 # Ended; unknown already; a server that keeps no sessions to end (MCP 2025-11-25, "Session Management").
 GONE = frozenset({200, 202, 204, 404, 405})
+BAD_REQUEST = 400
 MAX_AT_ONCE = 16
+NONE: frozenset[str] = frozenset()
 # The version was the client's to name: one that is no token must not keep its session alive.
 _VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
@@ -29,7 +32,8 @@ _VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 class SessionCleanup:
     """`start` returns at once; the work goes on beside the judging, which must not wait for an upstream.
 
-    `paths`: the MCP endpoint of each upstream.
+    `paths`: the MCP endpoint of each upstream. `read_rights`: what those of these keys that may be used may do now.
+    `find_used`: the sessions in use right now.
     """
 
     def __init__(
@@ -39,28 +43,69 @@ class SessionCleanup:
         *,
         paths: Mapping[str, str],
         timeout_seconds: float,
+        read_rights: Callable[[Collection[KeyId]], Awaitable[Mapping[KeyId, frozenset[str]]]],
+        find_used: Callable[[], Collection[tuple[str, bytes]]],
     ) -> None:
         self._store = store
         self._destinations = destinations
         self._paths = paths
         self._timeout_seconds = timeout_seconds
+        self._read_rights = read_rights
+        self._find_used = find_used
+        self._sweeping = False
+        self._sweep_again = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def start(self, key_ids: Sequence[KeyId] | None) -> None:
-        """End the sessions of those of these keys (None: of all keys) that may no longer be used."""
-        if key_ids is None or key_ids:
-            task = asyncio.create_task(self._run(key_ids))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def start(self, key_ids: Collection[KeyId] | None) -> None:
+        """End those sessions of these keys that they may no longer use; None: sweep, over all keys."""
+        if key_ids is None:
+            self._sweep_again = True
+            if not self._sweeping:
+                self._sweeping = True
+                self._spawn(self._sweep())
+        elif key_ids:
+            self._spawn(self._end_lost(list(key_ids)))
 
-    async def _run(self, key_ids: Sequence[KeyId] | None) -> None:
+    def end_unbound(self, upstream: str, session_id: str, protocol_version: str | None, key_id: KeyId) -> None:
+        """End a session that could not be bound to its key, so that nobody ever uses it."""
+        session = DeadSession(upstream, hash_session_id(session_id), session_id, protocol_version, key_id)
+        self._spawn(self._end(session))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sweep(self) -> None:
+        """One sweep running, whatever asks for another meanwhile gets the next."""
         try:
-            claimed = await self._store.claim_dead(key_ids)
-        except UnavailableError as error:
-            log.warning("session_clean_up_failed", error=str(error))
-        else:
-            await asyncio.gather(*(self._end(session) for session in claimed))
+            while self._sweep_again:
+                self._sweep_again = False
+                await self._store.note_used(self._find_used())
+                await self._end_all(await self._store.claim_dead(sweep=True))
+        except (UnavailableError, DatabaseError) as error:
+            log.warning("session_sweep_failed", error=str(error))  # the next round tries again
+        finally:
+            self._sweeping = False
+
+    async def _end_lost(self, key_ids: list[KeyId]) -> None:
+        """Judge each session by its key as it is now: dead, or without a right the session was made under."""
+        try:
+            sessions = await self._store.list_grants(key_ids)
+            if sessions:
+                rights = await self._read_rights({key_id for key_id, _, _ in sessions})
+                lost = [
+                    session_hash
+                    for key_id, session_hash, grants in sessions
+                    if not all(covers(rights.get(key_id, NONE), grant) for grant in grants) or key_id not in rights
+                ]
+                await self._end_all(await self._store.claim_dead(sweep=False, also=lost))
+        except (UnavailableError, DatabaseError) as error:
+            log.warning("session_clean_up_failed", error=str(error))  # a sweep finds those of dead keys later
+
+    async def _end_all(self, sessions: list[DeadSession]) -> None:
+        await asyncio.gather(*(self._end(session) for session in sessions))
 
     async def _end(self, session: DeadSession) -> None:
         async with self._slots:
@@ -75,13 +120,20 @@ class SessionCleanup:
             log.warning("session_not_forgotten", error=str(error))  # the claim lapses: the next round tries again
 
     async def _send_delete(self, session: DeadSession) -> int | None:
-        """The upstream's status; None when it gave none."""
+        """The upstream's status; None when it gave none. The version bound with the session is the one the client
+        proposed: a server that settled on another may refuse it, and must then do without."""
+        version = session.protocol_version
+        if version and _VERSION.fullmatch(version):
+            status = await self._ask(session, [("MCP-Protocol-Version", version)])
+            if status != BAD_REQUEST:
+                return status
+        return await self._ask(session, [])
+
+    async def _ask(self, session: DeadSession, headers: list[tuple[str, str]]) -> int | None:
         destination, path = self._destinations.get(session.upstream), self._paths.get(session.upstream)
         if destination is None or path is None:
             return None
-        headers = [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]
-        if session.protocol_version and _VERSION.fullmatch(session.protocol_version):
-            headers.append(("MCP-Protocol-Version", session.protocol_version))
+        headers += [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]
         if destination.bearer_token is not None:
             headers.append(("Authorization", f"Bearer {destination.bearer_token}"))
         call = destination.upstream.open()

@@ -8,7 +8,8 @@ one use that needs it again: ending the session upstream.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from proxy.identity import KeyId, Principal
 from proxy.logs import get_logger
 from proxy.policy.scopes import covers
 from proxy.sealing import Seal, SealError
+from proxy.sessions import ClaimedSession
 
 log = get_logger("sessions")
 
@@ -28,11 +30,14 @@ log = get_logger("sessions")
 OWNER_MEMORY_SECONDS = 60.0
 OWNER_MEMORY_SIZE = 50_000
 CLAIM_SECONDS = 30
+# Visible ASCII (MCP 2025-11-25, "Session Management"); the length leaves room for ids that are JWTs.
+_SESSION_ID = re.compile(r"[!-~]{1,4096}", re.ASCII)
 INSERT = """
 INSERT INTO mcp_sessions (upstream, session_hash, key_id, secret_version, grants, protocol_version, sealed_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING key_id
 """
-# Sessions that nobody may use any more: of keys that are gone, dead, expired, or whose owner is disabled.
+# Sessions named in $4, and with them, in a sweep ($3), those nobody may use any more: of keys that are gone, dead,
+# expired, or whose owner is disabled; and those nobody has used for long ($6 seconds).
 CLAIM_DEAD = """
 UPDATE mcp_sessions s
    SET claimed_by = $1, claimed_until = now() + make_interval(secs => $2), attempts = attempts + 1
@@ -40,8 +45,8 @@ UPDATE mcp_sessions s
     SELECT c.upstream, c.session_hash FROM mcp_sessions c
       LEFT JOIN api_keys k ON k.id = c.key_id LEFT JOIN owners o ON o.id = k.owner_id
      WHERE (c.session_hash = ANY($4::bytea[])
-            OR (c.key_id = ANY($3::text[]) OR $3::text[] IS NULL)
-               AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL))
+            OR $3 AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL
+                       OR c.last_seen_at < now() - make_interval(secs => $6)))
        AND (c.claimed_until IS NULL OR c.claimed_until < now()) AND c.attempts < $5
      ORDER BY c.upstream, c.session_hash LIMIT 500 FOR UPDATE OF c SKIP LOCKED)
 RETURNING s.upstream, s.session_hash, s.sealed_id, s.protocol_version, s.key_id
@@ -67,6 +72,10 @@ class DeadSession:
     key_id: str
 
 
+def _refuse_unknown() -> Refusal:
+    return Refusal(Reason.SESSION_UNKNOWN, "There is no such session: it has ended, or never was.")
+
+
 def hash_session_id(session_id: str) -> bytes:
     """What stands for a session id in the database: upstream ids are random, so a plain digest will do."""
     return hashlib.sha256(session_id.encode()).digest()
@@ -76,18 +85,29 @@ class SessionStore:
     """The table `mcp_sessions`. `timer`: boot time, for the small memory of owners."""
 
     def __init__(
-        self, database: Database, *, seal: Seal, instance: UUID, max_attempts: int, timer: Callable[[], float]
+        self,
+        database: Database,
+        *,
+        seal: Seal,
+        instance: UUID,
+        max_attempts: int,
+        idle_seconds: float,
+        timer: Callable[[], float],
     ) -> None:
         self._database = database
         self._seal = seal
         self._instance = instance
         self._max_attempts = max_attempts
+        self._idle_seconds = idle_seconds
+        self._used: set[tuple[str, bytes]] = set()
         self._owners: TTLCache[tuple[str, bytes], SessionOwner] = TTLCache(
             OWNER_MEMORY_SIZE, OWNER_MEMORY_SECONDS, timer
         )
 
     async def bind(self, upstream: str, session_id: str, principal: Principal, protocol_version: str | None) -> None:
         """Make the session this key's, before the client learns its id. Raises UpstreamError, UnavailableError."""
+        if not _SESSION_ID.fullmatch(session_id):
+            raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream offered a session id that is not one.")
         session_hash = hash_session_id(session_id)
         sealed = self._seal.seal(session_id.encode(), session_hash)
         grants = tuple(sorted(principal.grants))
@@ -100,8 +120,10 @@ class SessionStore:
             )
         self._owners[upstream, session_hash] = SessionOwner(principal.key_id, grants)
 
-    async def claim(self, upstream: str, session_id: str, principal: Principal) -> None:
-        """Return when the session is this key's to use. Raises Refusal(SESSION_UNKNOWN), UnavailableError."""
+    async def claim(self, upstream: str, session_id: str, principal: Principal) -> ClaimedSession:
+        """The session, when it is this key's to use. Raises Refusal(SESSION_UNKNOWN), UnavailableError."""
+        if not _SESSION_ID.fullmatch(session_id):
+            raise _refuse_unknown()
         session_hash = hash_session_id(session_id)
         owner = self._owners.get((upstream, session_hash)) or await self._read_owner(upstream, session_hash)
         if (
@@ -109,7 +131,9 @@ class SessionStore:
             or owner.key_id != principal.key_id
             or not all(covers(principal.grants, grant) for grant in owner.grants)
         ):
-            raise Refusal(Reason.SESSION_UNKNOWN, "There is no such session: it has ended, or never was.")
+            raise _refuse_unknown()
+        self._used.add((upstream, session_hash))
+        return ClaimedSession(session_hash, owner.grants)
 
     async def _read_owner(self, upstream: str, session_hash: bytes) -> SessionOwner | None:
         rows = await self._fetch(
@@ -130,13 +154,30 @@ class SessionStore:
             "DELETE FROM mcp_sessions WHERE upstream = $1 AND session_hash = $2", upstream, session_hash
         )  # fmt: skip
 
-    async def claim_dead(self, key_ids: Sequence[str] | None, also: Sequence[bytes] = ()) -> list[DeadSession]:
-        """Claim sessions whose keys (all keys: None) may no longer use them, and those named in `also`.
+    async def list_grants(self, key_ids: Sequence[KeyId]) -> list[tuple[KeyId, bytes, tuple[str, ...]]]:
+        """Of every session of these keys: its key, its hash, and the rights it was made under."""
+        rows = await self._fetch(
+            "SELECT key_id, session_hash, grants FROM mcp_sessions WHERE key_id = ANY($1::text[])", list(key_ids)
+        )  # fmt: skip
+        return [(KeyId(row["key_id"]), row["session_hash"], tuple(row["grants"])) for row in rows]
+
+    async def note_used(self, sessions: Collection[tuple[str, bytes]]) -> None:
+        """Write down, in one statement, that these and those claimed since the last time are in use."""
+        used, self._used = self._used | set(sessions), set()
+        upstreams, hashes = [upstream for upstream, _ in used], [session_hash for _, session_hash in used]
+        await self._fetch(
+            "UPDATE mcp_sessions s SET last_seen_at = now() FROM unnest($1::text[], $2::bytea[]) AS u (upstream, hash)"
+            " WHERE s.upstream = u.upstream AND s.session_hash = u.hash",
+            upstreams, hashes,
+        )  # fmt: skip
+
+    async def claim_dead(self, *, sweep: bool, also: Sequence[bytes] = ()) -> list[DeadSession]:
+        """Claim the sessions named in `also`; in a sweep, every session that nobody may use, or has used for long.
 
         One instance gets each; a claim lapses, so that a crash half way leaves the session to the next.
         """
         rows = await self._fetch(
-            CLAIM_DEAD, self._instance, CLAIM_SECONDS, key_ids, list(also), self._max_attempts
+            CLAIM_DEAD, self._instance, CLAIM_SECONDS, sweep, list(also), self._max_attempts, self._idle_seconds
         )  # fmt: skip
         for row in rows:
             self._owners.pop((row["upstream"], row["session_hash"]), None)

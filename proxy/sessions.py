@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
 
@@ -29,10 +30,18 @@ class Flow(Enum):
     ENDED = "ended"
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedSession:
+    """An MCP session that was found to be the key's own, and the rights it was made under."""
+
+    session_hash: bytes
+    grants: tuple[str, ...]
+
+
 class Exchange:
     """One call or stream in flight. `on_end` and `on_resume` are the relay's: to abort, and to look again."""
 
-    __slots__ = ("ended", "kind", "on_end", "on_resume", "principal", "read_sequence", "scopes", "subjects")
+    __slots__ = ("ended", "kind", "on_end", "on_resume", "principal", "read_sequence", "scopes", "session", "subjects")
 
     def __init__(self, principal: Principal, kind: str, scopes: tuple[str, ...], read_sequence: int) -> None:
         self.principal = principal
@@ -43,6 +52,12 @@ class Exchange:
         self.ended: Reason | None = None
         self.on_end: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+        self.session: tuple[str, bytes] | None = None
+
+    def rest_on_session(self, upstream: str, session: ClaimedSession) -> None:
+        """It uses state made upstream under these rights: losing one of them ends it too."""
+        self.session = (upstream, session.session_hash)
+        self.scopes = (*self.scopes, *session.grants)
 
 
 class Registry:
@@ -61,6 +76,15 @@ class Registry:
 
     def __len__(self) -> int:
         return sum(len(exchanges) for exchanges in self._by_key.values())
+
+    def find_sessions(self) -> set[tuple[str, bytes]]:
+        """The MCP sessions in use right now: (upstream, hash of the id)."""
+        return {
+            exchange.session
+            for exchanges in self._by_key.values()
+            for exchange in exchanges
+            if exchange.session is not None
+        }
 
     def count_kinds(self) -> dict[str, int]:
         """How many are open, by kind."""
@@ -117,7 +141,7 @@ class Registry:
         """May the next byte flow at boot time `now`? To be asked before every relayed chunk."""
         if exchange.ended is not None:
             return Flow.ENDED
-        if now >= self._lease.open_until:
+        if not self._lease.is_flowing(exchange.principal.read_at, now):
             exchange.ended = Reason.DATABASE_SILENT
             return Flow.ENDED
         expires_at = exchange.principal.expires_at
@@ -147,7 +171,8 @@ class Registry:
             if exchange.ended is not None:
                 ended.append(exchange)
                 continue
-            exchange.principal = state.get_principal(exchange.principal.secret_version, self._rights)
+            if state.read_at >= exchange.principal.read_at:
+                exchange.principal = state.get_principal(exchange.principal.secret_version, self._rights)
             exchange.read_sequence = max(exchange.read_sequence, state.read_sequence)
             self._note_deadline(exchange.principal)  # it may have moved
             confirmed.append(exchange)

@@ -240,7 +240,6 @@ class RevocationSettings(Section):
     grace_seconds: Seconds = Field(1.0, ge=0, le=300, description="from a lost lease and a silent database to closing")
     database_loss_grace_seconds: Seconds = Field(0.0, ge=0, le=86400, description="added to the grace")
     revalidate_seconds: Seconds = Field(15.0, ge=1, le=3600, description="between two reads of all that is remembered")
-    running_calls: Literal["cancel", "finish"] = Field("cancel", description="what a revocation does to them")
 
     @property
     def bound_seconds(self) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from multidict import CIMultiDict
 
@@ -39,6 +39,9 @@ _OUR_HEADERS = frozenset(("host", "content-length", "transfer-encoding", "connec
 _FIELD_CHARACTERS = bytes(code for code in range(256) if code == 0x09 or (code >= 0x20 and code != 0x7F))
 # Header names already found good. Callers send some dozens; the bound is for one that would relay anything.
 _MAX_KNOWN_NAMES = 256
+
+
+Gate = Callable[[], Awaitable[None]]
 
 
 class Upstream:
@@ -91,7 +94,7 @@ class Upstream:
         if self._connections:
             await asyncio.wait([connection.closed for connection in self._connections])
 
-    async def _exchange(self, call: UpstreamCall, request: bytes, answer: Answer) -> None:
+    async def _exchange(self, call: UpstreamCall, request: bytes, answer: Answer, gate: Gate | None) -> None:
         connection = self._find_idle()
         if connection is not None:
             call._connection = connection
@@ -99,6 +102,8 @@ class Upstream:
             connection = call._connection = UpstreamConnection(self._received, self._forget)
             self._connections.add(connection)
             await connection.connect(self._address, self._tls, self._connect_timeout_seconds)
+            if gate is not None:
+                await gate()
         # From here on the request may have reached the upstream: whatever happens, it is not sent again.
         await connection.exchange(request, answer, self._headers_timeout_seconds)
 
@@ -156,9 +161,17 @@ class UpstreamCall:
         self._sent = False
         self._aborted = False
 
-    async def send(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes) -> UpstreamResponse:
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        gate: Gate | None = None,
+    ) -> UpstreamResponse:
         """Send once, return when the head of the answer is there. Cancelled, it takes the connection with it.
 
+        Connecting takes time: when it had to, `gate` is awaited before the first byte goes out, and may raise.
         `target` and `headers` stand on the wire as given; Host and Content-Length are added here and refused there.
         Raises ValueError (nothing was sent), UpstreamError, UpstreamAborted.
         """
@@ -171,7 +184,7 @@ class UpstreamCall:
             raise UpstreamAborted
         answer = Answer(to_head=method == "HEAD", max_header_bytes=upstream._max_header_bytes)
         try:
-            await upstream._exchange(self, request, answer)
+            await upstream._exchange(self, request, answer, gate)
         except BaseException:
             self.abort()
             raise

@@ -46,7 +46,7 @@ NUMBERS = {
     "front_door.py": {499},  # never sent: the client has left
     "ops.py": {503},  # not ready, said to probes
     "forwarding.py": {400, 401, 403, 404, 407},  # what the upstream said
-    "session_cleanup.py": {404, 405},  # what the upstream said
+    "session_cleanup.py": {400, 404, 405},  # what the upstream said
     "upstream_answer.py": {599},  # the last status there is
     "upstream_address.py": {443},  # a port
     "embedded_directory.py": {0o700},  # a mode

@@ -19,7 +19,7 @@ RUN = form_call("aegis.workflow.run", {"name": "nightly-etl"})
 
 
 def make_principal(*grants: str) -> Principal:
-    return Principal(KeyId("0123456789ab"), OWNER, frozenset(grants), (), 1, None)
+    return Principal(KeyId("0123456789ab"), OWNER, frozenset(grants), (), 1, None, 0.0)
 
 
 @pytest.fixture

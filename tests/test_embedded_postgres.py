@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import uvloop
 
+from proxy.embedded_directory import lock_exclusively
 from proxy.embedded_postgres import find_binaries, read_embedded_url, run_embedded_postgres
 from proxy.errors import DatabaseError
 
@@ -30,7 +31,8 @@ import asyncio, sys
 from pathlib import Path
 from proxy.embedded_postgres import run_embedded_postgres
 async def hold():
-    async with run_embedded_postgres(Path(sys.argv[1]) if sys.argv[1:] else None) as postgres:
+    show = lambda step: print(step, file=sys.stderr, flush=True)
+    async with run_embedded_postgres(Path(sys.argv[1]) if sys.argv[1:] else None, on_progress=show) as postgres:
         print(postgres.directory, postgres.pid, flush=True)
         await asyncio.Event().wait()
 asyncio.run(hold())
@@ -100,7 +102,7 @@ async def test_a_throw_away_server_works_and_leaves_nothing_behind() -> None:
 
 async def test_only_the_password_opens_it_and_only_through_its_private_socket() -> None:
     async with run_embedded_postgres(None) as postgres:
-        assert get_mode(postgres.directory) == 0o700
+        assert get_mode(postgres.directory) == (0o710 if os.geteuid() == 0 else 0o700)
         assert get_mode(postgres.directory / "password") == 0o600
         password = (postgres.directory / "password").read_text()
         assert password not in repr(postgres)
@@ -155,6 +157,15 @@ async def test_a_server_that_does_not_start_says_why_and_leaves_nothing_behind()
         async with run_embedded_postgres(None, options={"nonsense": "1"}):
             pytest.fail("it started")
     assert set(Path(tempfile.gettempdir()).glob("aegis-postgres-*")) <= before
+
+
+def test_a_server_that_does_not_start_is_noticed_at_once_under_uvloop_too() -> None:
+    async def use() -> None:
+        async with run_embedded_postgres(None, options={"nonsense": "1"}):
+            pytest.fail("it started")
+
+    with pytest.raises(DatabaseError, match="did not start"):
+        uvloop.run(use())
 
 
 async def test_a_server_is_stopped_when_the_block_fails() -> None:
@@ -212,6 +223,23 @@ async def test_killing_our_process_stops_the_server_and_deletes_the_throw_away_d
     _, alive = await asyncio.to_thread(psutil.wait_procs, [supervisor, postmaster], 20)
     assert alive == []
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("step", ["initialising", "starting"])
+def test_killing_our_process_during_the_start_leaves_nothing_running(home: Path, step: str) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(home)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert holder.stderr is not None
+    while step not in holder.stderr.readline():
+        assert holder.poll() is None
+    (supervisor,) = psutil.Process(holder.pid).children()
+    started = [supervisor, *supervisor.children(recursive=True)]
+    holder.kill()
+    holder.wait()
+    holder.stderr.close()
+    assert psutil.wait_procs(started, 20)[1] == []
+    lock = lock_exclusively(home / "server.lock")
+    assert lock is not None
+    os.close(lock)
 
 
 def test_it_runs_under_uvloop_too() -> None:
@@ -328,3 +356,26 @@ async def test_root_is_told_when_the_servers_account_cannot_reach_the_directory(
         async with run_embedded_postgres(home / "below"):
             pytest.fail("it started")
     assert get_mode(home) == 0o700
+
+
+@needs_root
+async def test_the_servers_account_can_change_nothing_but_its_data_and_sockets(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("private")
+    async with run_embedded_postgres(None) as postgres:
+        home = postgres.directory
+        account = psutil.Process(postgres.pid)
+
+        def try_as_account(*command: str | Path) -> bool:
+            who = {"user": account.uids().real, "group": account.gids().real, "extra_groups": []}
+            return subprocess.run(command, stderr=subprocess.DEVNULL, check=False, **who).returncode == 0
+
+        entries = {entry.name: entry.lstat().st_uid for entry in home.iterdir()}
+        assert {name for name, uid in entries.items() if uid != 0} == {"data", "sockets"}
+        assert {"owner.lock", "server.lock", "server.log", "password"} <= entries.keys()
+        assert not try_as_account("ln", "-s", tmp_path, home / "binaries")
+        assert not try_as_account("ls", home)
+        for name in entries:
+            assert not try_as_account("mv", home / name, home / "aside")
+        assert try_as_account("ln", "-s", tmp_path, home / "data" / "planted")
+    assert not home.exists()
+    assert (tmp_path / "letter").read_text() == "private"

@@ -75,6 +75,30 @@ def test_a_revalidation_keeps_open_and_makes_nothing_trusted(lease: Lease) -> No
     assert lease.judge(STAMP + 8.0) is Trust.CLOSED
 
 
+@pytest.mark.parametrize("proof", ["a nonce", "its own row"])
+def test_something_flows_for_lease_and_grace_after_its_latest_proof(lease: Lease, proof: str) -> None:
+    read_at = STAMP if proof == "its own row" else STAMP - 50.0
+    lease.renew(STAMP - 50.0 if proof == "its own row" else STAMP)
+    assert lease.is_flowing(read_at, math.nextafter(STAMP + 3.0, 0))
+    assert not lease.is_flowing(read_at, STAMP + 3.0)
+
+
+def test_a_revalidation_of_others_keeps_nothing_flowing_whose_own_row_is_old(lease: Lease) -> None:
+    lease.renew(STAMP)
+    lease.extend(STAMP + 10.0)
+    assert not lease.is_flowing(STAMP, STAMP + 3.0)
+    assert lease.is_flowing(STAMP + 10.0, STAMP + 12.0)
+
+
+def test_closed_nothing_is_believed_until_it_is_proven_anew(lease: Lease) -> None:
+    lease.renew(STAMP)
+    lease.close()
+    assert lease.judge(STAMP) is Trust.CLOSED
+    assert not lease.is_flowing(STAMP - 3.0, STAMP)
+    lease.renew(STAMP)
+    assert lease.judge(STAMP) is Trust.TRUSTED
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["renew", "extend", "distrust"]), st.floats(0, 100)), max_size=30),
     st.floats(0, 200),

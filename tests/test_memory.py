@@ -236,6 +236,30 @@ def test_a_deletion_does_not_bring_a_revoked_key_back(memory: Memory, clock: Man
     assert memory.is_revoked(KEY)
 
 
+def test_of_two_reads_the_later_one_counts_whichever_answers_first(
+    memory: Memory, clock: ManualClock, news: NewsLog
+) -> None:
+    earlier = make_state(clock, news)
+    gone_earlier = make_unknown(clock, news, KEY)
+    clock.advance(1.0)
+    later = make_state(clock, news)
+    for state in (later, earlier, gone_earlier):
+        assert memory.keep_state(state)
+    assert memory.find_state(KEY, clock.boot()) is later
+
+
+def test_a_revocation_counts_even_when_a_later_read_was_quicker_and_knew_nothing_of_it(
+    memory: Memory, clock: ManualClock, news: NewsLog
+) -> None:
+    """The later read may have come from a replica that lags behind."""
+    revoked = make_state(clock, news, version=8, status="revoked")
+    clock.advance(1.0)
+    assert memory.keep_state(make_state(clock, news, version=7))
+    assert memory.keep_state(revoked)
+    assert memory.is_revoked(KEY)
+    assert memory.find_state(KEY, clock.boot()) is revoked
+
+
 def test_states_are_bounded_least_recently_used_first(memory: Memory, clock: ManualClock, news: NewsLog) -> None:
     for number in range(4):
         memory.keep_state(make_state(clock, news, form_key_id(number)))

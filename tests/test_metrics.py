@@ -26,8 +26,8 @@ def scrape(metrics: Metrics) -> dict[str, float]:
 
 
 def test_requests_are_counted_by_route_and_outcome(metrics: Metrics) -> None:
-    metrics.count_request("mcp", None)
-    metrics.count_request("mcp", None)
+    metrics.count_request("mcp", "forwarded")
+    metrics.count_request("mcp", "forwarded")
     metrics.count_request("mcp", Reason.KEY_REVOKED)
     metrics.count_request("none", Reason.ROUTE_UNKNOWN)
     shown = scrape(metrics)
@@ -37,16 +37,12 @@ def test_requests_are_counted_by_route_and_outcome(metrics: Metrics) -> None:
 
 
 def test_memory_shows_how_often_it_was_enough(metrics: Metrics) -> None:
-    metrics.proofs_remembered.inc()
-    metrics.proofs_hashed.inc(2)
-    metrics.states_remembered.inc(3)
-    metrics.states_read.inc(4)
+    for remembered in (True, False, False):
+        metrics.count_verification(remembered)
     metrics.argon2_seconds.observe(0.0035)
     shown = scrape(metrics)
-    assert shown["aegis_proofs_total{by=memory}"] == 1
-    assert shown["aegis_proofs_total{by=argon2}"] == 2
-    assert shown["aegis_key_states_total{found=memory}"] == 3
-    assert shown["aegis_key_states_total{found=database}"] == 4
+    assert shown["aegis_verifications_total{by=memory}"] == 1
+    assert shown["aegis_verifications_total{by=database}"] == 2
     assert shown["aegis_argon2_seconds_bucket{le=0.002}"] == 0
     assert shown["aegis_argon2_seconds_bucket{le=0.004}"] == 1
 

@@ -15,7 +15,7 @@ import pytest
 
 from proxy.listener import TRIGGERS
 from proxy.news import CHANNEL, EVERYTHING, News, parse_news
-from tests.staging import GUARD_SECONDS
+from tests.staging import GUARD_SECONDS, Stage
 
 ADA, BOB = "00000000-0000-0000-0000-00000000ada0", "00000000-0000-0000-0000-00000000b0b0"
 KEY, CHILD, GRANDCHILD, OTHER = "key000000001", "child0000001", "grandchild01", "other0000001"
@@ -353,3 +353,10 @@ async def test_a_sessions_row_outlives_its_key(psql: Psql) -> None:
     )
     await psql.run(f"DELETE FROM api_keys WHERE id = '{OTHER}'")
     assert await psql.fetchval(f"SELECT count(*) FROM mcp_sessions WHERE key_id = '{OTHER}'") == 1
+
+
+@pytest.mark.parametrize("scopes", ["array_append(scopes, NULL)", "'{{agent:list},{agent:read}}'", "NULL"])
+async def test_scopes_are_a_plain_list_of_texts(scopes: str, stage: Stage) -> None:
+    await stage.mint()
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await stage.sql(f"UPDATE api_keys SET scopes = {scopes}")

@@ -17,7 +17,7 @@ from proxy.identity import KeyId
 from proxy.keys.reader import MAX_BATCH, KeyReader, ReadKeys
 from proxy.keys.record import KeyRecord
 from proxy.lease import Lease, Trust
-from proxy.memory import KeyState, Memory
+from proxy.memory import KeyState, Memory, Rights
 from proxy.news import EVERYTHING, News, NewsLog, parse_news
 from proxy.revocation import Revocation
 from proxy.sessions import Exchange, Flow, Registry
@@ -101,8 +101,12 @@ class World:
         )
         self.reader = KeyReader(read_keys, self.news, clock.boot)
         self.registry = Registry(
-            news=self.news, lease=self.lease, database_clock=self.database_clock, rights=find_rights
+            news=self.news,
+            lease=self.lease,
+            database_clock=self.database_clock,
+            rights=lambda record: self.rights(record),
         )
+        self.rights: Rights = find_rights
         self.cleaned: list[list[KeyId] | None] = []
         self.heard = 0
         self.revocation = Revocation(
@@ -221,7 +225,7 @@ async def test_news_pauses_at_once_and_a_good_read_resumes(world: World, table: 
         await settle()
         assert world.flow(held) is Flow.OPEN
         assert (held.resumed, other.resumed, held.ended_at) == (resumptions + 1, resumed, None)
-        assert world.cleaned[-1] == []
+        assert world.cleaned[-1] == [KEY], "its sessions may rest on rights it has lost"
 
 
 @virtual
@@ -291,14 +295,14 @@ async def test_news_that_overtakes_a_read_is_followed_by_another(world: World, t
 
 
 @virtual
-async def test_a_dead_key_that_holds_nothing_here_has_its_sessions_ended(world: World, table: Table) -> None:
+async def test_a_key_that_holds_nothing_here_has_its_sessions_judged_too(world: World, table: Table) -> None:
     async with world.running():
         table.change(KEY, status="revoked")
         world.revocation.hear(News(key_id=KEY))
         world.revocation.hear(News(key_id=ABSENT))
         world.revocation.hear(News(key_id=OTHER))
         await settle()
-        assert sorted(world.cleaned[-1] or []) == [KEY, ABSENT]
+        assert sorted(world.cleaned[-1] or []) == sorted([KEY, OTHER, ABSENT])
 
 
 @virtual
@@ -451,6 +455,23 @@ async def test_a_key_seen_revoked_holds_nothing_whatever_a_later_row_says(world:
         assert held.reason is Reason.KEY_REVOKED
         assert held.ended_at is not None
         assert world.cleaned[-1] == [KEY]
+
+
+@virtual
+async def test_a_key_that_cannot_be_judged_ends_alone(world: World, table: Table) -> None:
+    def fail_for_one(record: KeyRecord) -> frozenset[str]:
+        if record.id == KEY:
+            raise RuntimeError("a row nobody foresaw")
+        return find_rights(record)
+
+    held, other = world.open(table.rows[KEY]), world.open(table.rows[OTHER])
+    async with world.running():
+        world.rights = fail_for_one
+        world.revocation.hear(EVERYTHING)
+        await settle()
+        assert held.reason is Reason.STATE_UNKNOWN
+        assert held.ended_at is not None
+        assert world.flow(other) is Flow.OPEN
 
 
 # Trust.
@@ -665,6 +686,17 @@ async def test_draining_tells_streams_first_and_everybody_in_the_end(world: Worl
     assert (stream.ended_at, call.ended_at) == (0.0, None)
     world.revocation.end_all(Reason.DRAINING)
     assert (call.ended_at, call.reason) == (0.0, Reason.DRAINING)
+
+
+@virtual
+async def test_closing_ends_everything_and_believes_nothing_until_it_is_proven_anew(world: World, table: Table) -> None:
+    await world.revocation.revalidate()
+    world.revocation.prove(world.clock.boot())
+    held = world.open(table.rows[KEY])
+    world.revocation.close()
+    assert held.ended_at is not None
+    assert held.reason is Reason.STATE_UNKNOWN
+    assert world.get_trust() is Trust.CLOSED
 
 
 # With the real store.

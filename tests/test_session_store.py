@@ -20,6 +20,7 @@ from tests.staging import GUARD_SECONDS, Stage
 SEAL = Seal(b"the one secret that the instances share", "mcp-session")
 SESSION = "6b1f1c54-a-session-id"
 ATTEMPTS = 3
+IDLE_SECONDS = 1800.0
 PRINCIPAL = Principal(
     key_id=KeyId("key000000001"),
     owner=Owner(OwnerId(str(uuid4())), "default", "local", "ada", "pro"),
@@ -27,6 +28,7 @@ PRINCIPAL = Principal(
     ancestors=(),
     secret_version=1,
     expires_at=None,
+    read_at=0.0,
 )
 STRANGER = replace(PRINCIPAL, key_id=KeyId("key000000002"))
 UNKNOWN = "There is no such session: it has ended, or never was."
@@ -35,7 +37,9 @@ UNKNOWN = "There is no such session: it has ended, or never was."
 def form_store(database: Database, clock: ManualClock | None = None, seal: Seal = SEAL) -> SessionStore:
     """An instance of its own: with a memory of its own."""
     timer = (clock or ManualClock()).boot
-    return SessionStore(database, seal=seal, instance=uuid4(), max_attempts=ATTEMPTS, timer=timer)
+    return SessionStore(
+        database, seal=seal, instance=uuid4(), max_attempts=ATTEMPTS, idle_seconds=IDLE_SECONDS, timer=timer
+    )
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ async def insert_key(stage: Stage, **changes: str) -> Principal:
 
 
 async def bind_many(store: SessionStore, count: int, principal: Principal = PRINCIPAL) -> set[str]:
-    ids = [f"session {number}" for number in range(count)]
+    ids = [f"session-{number}" for number in range(count)]
     await asyncio.gather(*(store.bind("mcp", session_id, principal, None) for session_id in ids))
     return set(ids)
 
@@ -120,13 +124,13 @@ async def test_a_refused_stranger_does_not_spoil_the_owners_claim(other: Session
 async def test_of_all_pairs_of_keys_only_the_owner_may_claim(store: SessionStore, other: SessionStore) -> None:
     principals = [replace(PRINCIPAL, key_id=KeyId(f"key{number:09}")) for number in range(6)]
     for principal in principals:
-        await store.bind("mcp", f"session of {principal.key_id}", principal, None)
+        await store.bind("mcp", f"session-of-{principal.key_id}", principal, None)
     for holder in principals:
         for claimant in principals:
             if holder is claimant:
-                await other.claim("mcp", f"session of {holder.key_id}", claimant)
+                await other.claim("mcp", f"session-of-{holder.key_id}", claimant)
             else:
-                await refuse(other, claimant, f"session of {holder.key_id}")
+                await refuse(other, claimant, f"session-of-{holder.key_id}")
 
 
 async def test_neither_another_key_nor_the_same_may_bind_a_session_again(
@@ -210,7 +214,7 @@ async def test_what_cannot_be_read_is_unavailable_and_never_unknown(broken: Sess
         broken.claim("mcp", SESSION, PRINCIPAL),
         broken.bind("mcp", SESSION, PRINCIPAL, None),
         broken.forget("mcp", hash_session_id(SESSION)),
-        broken.claim_dead(None),
+        broken.claim_dead(sweep=True),
     ):
         with pytest.raises(UnavailableError) as caught:
             await call
@@ -257,8 +261,8 @@ async def test_forgetting_spares_other_sessions_and_may_be_repeated(store: Sessi
 async def test_a_living_keys_sessions_are_left_alone(store: SessionStore, stage: Stage) -> None:
     principal = await insert_key(stage)
     await store.bind("mcp", SESSION, principal, None)
-    assert await store.claim_dead(None) == []
-    assert await store.claim_dead([principal.key_id]) == []
+    assert await store.claim_dead(sweep=True) == []
+    assert await store.claim_dead(sweep=False) == []
     await store.claim("mcp", SESSION, principal)
 
 
@@ -278,28 +282,50 @@ async def test_a_dead_keys_sessions_are_claimed_with_all_it_takes_to_end_them(
     principal = await insert_key(stage)
     await store.bind("mcp", SESSION, principal, "2025-11-25")
     await stage.sql(sql)
-    (dead,) = await store.claim_dead([principal.key_id])
+    (dead,) = await store.claim_dead(sweep=True)
     assert dead == DeadSession("mcp", hash_session_id(SESSION), SESSION, "2025-11-25", principal.key_id)
     assert SESSION not in repr(dead)
 
 
-async def test_only_the_keys_asked_about_are_swept(store: SessionStore) -> None:
-    await store.bind("mcp", "hers", PRINCIPAL, None)
-    await store.bind("mcp", "his", STRANGER, None)
-    assert await store.claim_dead([]) == []
-    assert await store.claim_dead(["nobody"]) == []
-    assert name(await store.claim_dead([STRANGER.key_id])) == {"his"}
-    assert name(await store.claim_dead(None)) == {"hers"}
-
-
-async def test_sessions_named_beside_are_claimed_though_their_key_lives(store: SessionStore, stage: Stage) -> None:
+async def test_sessions_named_are_claimed_though_their_key_lives_and_only_they(
+    store: SessionStore, stage: Stage
+) -> None:
     living = await insert_key(stage)
     for session_id in ("narrowed", "kept"):
         await store.bind("mcp", session_id, living, None)
     await store.bind("mcp", "dead", PRINCIPAL, None)
     also = [hash_session_id("narrowed")]
-    assert name(await store.claim_dead([PRINCIPAL.key_id], also)) == {"narrowed", "dead"}
+    assert name(await store.claim_dead(sweep=False, also=also)) == {"narrowed"}
+    assert name(await store.claim_dead(sweep=True)) == {"dead"}
     await store.claim("mcp", "kept", living)
+
+
+async def test_sessions_are_listed_with_the_rights_they_were_made_under(store: SessionStore) -> None:
+    await store.bind("mcp", "hers", PRINCIPAL, None)
+    await store.bind("mcp", "his", STRANGER, None)
+    assert await store.list_grants([PRINCIPAL.key_id, KeyId("nobody")]) == [
+        (PRINCIPAL.key_id, hash_session_id("hers"), tuple(sorted(PRINCIPAL.grants)))
+    ]
+
+
+async def test_a_session_nobody_used_for_long_is_swept_and_one_in_use_is_not(
+    store: SessionStore, stage: Stage, database: Database
+) -> None:
+    living = await insert_key(stage)
+    for session_id in ("idle", "claimed", "streaming"):
+        await store.bind("mcp", session_id, living, None)
+    await database.fetch(f"UPDATE mcp_sessions SET last_seen_at = now() - interval '{IDLE_SECONDS + 1} seconds'")
+    await store.claim("mcp", "claimed", living)
+    await store.note_used({("mcp", hash_session_id("streaming"))})
+    assert name(await store.claim_dead(sweep=True)) == {"idle"}
+
+
+@pytest.mark.parametrize("odd", ["", "a b", "a\n", "ü", "x" * 4097])
+async def test_what_is_no_session_id_is_neither_bound_nor_looked_up(odd: str, broken: SessionStore) -> None:
+    with pytest.raises(UpstreamError):
+        await broken.bind("mcp", odd, PRINCIPAL, None)
+    with pytest.raises(Refusal, match=UNKNOWN):
+        await broken.claim("mcp", odd, PRINCIPAL)
 
 
 async def test_a_claimed_session_is_nobodys_to_use(
@@ -308,7 +334,7 @@ async def test_a_claimed_session_is_nobodys_to_use(
     bystander = form_store(database, clock)
     await store.bind("mcp", SESSION, PRINCIPAL, None)
     await bystander.claim("mcp", SESSION, PRINCIPAL)
-    assert len(await store.claim_dead(None)) == 1
+    assert len(await store.claim_dead(sweep=True)) == 1
     await refuse(store, PRINCIPAL)
     await refuse(other, PRINCIPAL)
     clock.advance(OWNER_MEMORY_SECONDS)
@@ -325,7 +351,7 @@ async def test_two_instances_that_sweep_at_once_get_each_session_once(
         database_url, min_size=1, max_size=4, connect_timeout_seconds=10, query_timeout_seconds=10
     ) as elsewhere:
         instances = [form_store(pool) for pool in (database, elsewhere) for _ in range(3)]
-        rounds = await asyncio.gather(*(instance.claim_dead(None) for instance in instances))
+        rounds = await asyncio.gather(*(instance.claim_dead(sweep=True) for instance in instances))
     claimed = [session.session_id for dead in rounds for session in dead]
     assert len(claimed) == len(ids)
     assert set(claimed) == ids
@@ -338,37 +364,44 @@ async def test_a_session_another_instance_is_claiming_is_passed_over(store: Sess
 
     async def lock(connection: object) -> None:
         await connection.execute(  # type: ignore[attr-defined]
-            "SELECT FROM mcp_sessions WHERE session_hash = $1 FOR UPDATE", hash_session_id("session 1")
+            "SELECT FROM mcp_sessions WHERE session_hash = $1 FOR UPDATE", hash_session_id("session-1")
         )
         locked.set()
         await let_go.wait()
 
     locking = asyncio.create_task(database.transact(lock, timeout_seconds=GUARD_SECONDS))
     await locked.wait()
-    assert name(await store.claim_dead(None)) == ids - {"session 1"}
+    assert name(await store.claim_dead(sweep=True)) == ids - {"session-1"}
     let_go.set()
     await locking
-    assert name(await store.claim_dead(None)) == {"session 1"}
+    assert name(await store.claim_dead(sweep=True)) == {"session-1"}
 
 
 async def test_a_claim_lapses_and_the_next_instance_gets_the_session(
     store: SessionStore, other: SessionStore, database: Database
 ) -> None:
     await store.bind("mcp", SESSION, PRINCIPAL, None)
-    assert name(await store.claim_dead(None)) == {SESSION}
-    assert await other.claim_dead(None) == []
-    assert await store.claim_dead(None) == []
+    assert name(await store.claim_dead(sweep=True)) == {SESSION}
+    assert await other.claim_dead(sweep=True) == []
+    assert await store.claim_dead(sweep=True) == []
     (row,) = await database.fetch("SELECT claimed_until - now() AS left FROM mcp_sessions")
     assert 0 < row["left"].total_seconds() <= 30
     await let_claims_lapse(database)
-    assert name(await other.claim_dead(None)) == {SESSION}
+    assert name(await other.claim_dead(sweep=True)) == {SESSION}
 
 
 async def test_a_claim_names_its_instance(database: Database) -> None:
     instance = UUID("00000000-0000-0000-0000-000000000001")
-    store = SessionStore(database, seal=SEAL, instance=instance, max_attempts=ATTEMPTS, timer=ManualClock().boot)
+    store = SessionStore(
+        database,
+        seal=SEAL,
+        instance=instance,
+        max_attempts=ATTEMPTS,
+        idle_seconds=IDLE_SECONDS,
+        timer=ManualClock().boot,
+    )
     await store.bind("mcp", SESSION, PRINCIPAL, None)
-    await store.claim_dead(None)
+    await store.claim_dead(sweep=True)
     (row,) = await database.fetch("SELECT claimed_by, attempts FROM mcp_sessions")
     assert (row["claimed_by"], row["attempts"]) == (instance, 1)
 
@@ -376,9 +409,9 @@ async def test_a_claim_names_its_instance(database: Database) -> None:
 async def test_attempts_are_bounded(store: SessionStore, database: Database) -> None:
     await store.bind("mcp", SESSION, PRINCIPAL, None)
     for _ in range(ATTEMPTS):
-        assert name(await store.claim_dead(None)) == {SESSION}
+        assert name(await store.claim_dead(sweep=True)) == {SESSION}
         await let_claims_lapse(database)
-    assert await store.claim_dead(None) == []
+    assert await store.claim_dead(sweep=True) == []
     (row,) = await database.fetch("SELECT attempts FROM mcp_sessions")
     assert row["attempts"] == ATTEMPTS
 
@@ -390,7 +423,7 @@ async def test_a_session_sealed_under_another_secret_is_skipped_and_logged(
     await stranger.bind("mcp", "theirs", PRINCIPAL, None)
     await store.bind("mcp", "ours", PRINCIPAL, None)
     with structlog.testing.capture_logs() as lines:
-        assert name(await store.claim_dead(None)) == {"ours"}
+        assert name(await store.claim_dead(sweep=True)) == {"ours"}
     (line,) = lines
     assert line["event"] == "session_sealed_under_another_secret"
     assert (line["log_level"], line["upstream"], line["key_id"]) == ("warning", "mcp", PRINCIPAL.key_id)
@@ -406,6 +439,6 @@ async def test_sessions_without_number_are_claimed_a_bounded_number_at_a_time(
         " SELECT 'mcp', sha256(n::text::bytea), 'gone', 1, '{}', '\\x00' FROM generate_series(1, 700) AS n"
     )
     for claimed in (500, 700):
-        await store.claim_dead(None)
+        await store.claim_dead(sweep=True)
         (row,) = await database.fetch("SELECT count(*) FROM mcp_sessions WHERE claimed_until > now()")
         assert row[0] == claimed

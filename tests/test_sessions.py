@@ -314,6 +314,7 @@ class Held:
     opened: Principal
     scopes: tuple[str, ...]
     heard_at_opening: int
+    read_at: float
     ended: Reason | None = None
 
     def is_permitted(self, snapshot: Snapshot, now: float) -> bool:
@@ -346,7 +347,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.heard = 0
         self.reads: list[KeyState] = []
         self.held: list[Held] = []
-        self.open_until = self.desk.clock.boot() + LEASE_SECONDS + GRACE_SECONDS
+        self.proven_at = self.desk.clock.boot()
 
     @initialize()
     def make_keys(self) -> None:
@@ -357,6 +358,15 @@ class RegistryMachine(RuleBasedStateMachine):
     @property
     def latest(self) -> Snapshot:
         return self.history[-1]
+
+    def is_proven(self, held: Held) -> bool:
+        """Whether the latest nonce, or the latest read of this very key, is young enough to go on."""
+        return self.desk.clock.boot() < max(self.proven_at, held.read_at) + LEASE_SECONDS + GRACE_SECONDS
+
+    def note_read(self, state: KeyState) -> None:
+        for held in self.live():
+            if held.opened.key_id == state.key_id:
+                held.read_at = max(held.read_at, state.read_at)
 
     def live(self) -> Iterator[Held]:
         return (held for held in self.held if held.exchange.ended is None)
@@ -428,7 +438,9 @@ class RegistryMachine(RuleBasedStateMachine):
     def read(self) -> None:
         """A read of everything that nothing overtakes: it leaves nothing in doubt."""
         for _, record in self.latest.records:
-            self.desk.judge(self.desk.read(record))
+            state = self.desk.read(record)
+            self.desk.judge(state)
+            self.note_read(state)
         assert Flow.PAUSED not in {self.desk.flow(held.exchange) for held in self.held}
 
     @rule()
@@ -440,10 +452,10 @@ class RegistryMachine(RuleBasedStateMachine):
     def finish_read(self, data: st.DataObject) -> None:
         state = self.reads.pop(data.draw(st.integers(0, len(self.reads) - 1)))
         ended, confirmed = self.desk.judge(state)
+        self.note_read(state)
         assert all(exchange.ended is not None for exchange in ended)
         assert all(exchange.ended is None for exchange in confirmed)
 
-    @precondition(lambda self: self.desk.clock.boot() < self.open_until)
     @rule(data=st.data())
     def open(self, data: st.DataObject) -> None:
         """One exchange for every secret that works, verified by a state that nothing heard speaks against."""
@@ -453,7 +465,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 if record.find_fault(now) is None and record.find_secret_fault(version, now) is None:
                     scopes = data.draw(st.sampled_from([record.scopes, record.scopes[:1], ()]))
                     exchange = self.desk.open(record, "stream", scopes, version)
-                    self.held.append(Held(exchange, exchange.principal, scopes, self.heard))
+                    self.held.append(Held(exchange, exchange.principal, scopes, self.heard, self.desk.clock.boot()))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), times=st.integers(1, 2))
@@ -469,7 +481,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.desk.clock.advance(seconds)
         self.desk.lease.renew(self.desk.clock.boot())
-        self.open_until = self.desk.clock.boot() + LEASE_SECONDS + GRACE_SECONDS
+        self.proven_at = self.desk.clock.boot()
 
     @rule(seconds=st.sampled_from([0.5, LEASE_SECONDS, GRACE_SECONDS]))
     def hear_nothing(self, seconds: float) -> None:
@@ -492,7 +504,7 @@ class RegistryMachine(RuleBasedStateMachine):
         for held in self.held:
             if self.desk.flow(held.exchange) is not Flow.OPEN:
                 continue
-            assert self.desk.clock.boot() < self.open_until
+            assert self.is_proven(held)
             grants = held.exchange.principal.grants
             assert any(
                 held.is_permitted(snapshot, now) and grants == set(snapshot.get(held.opened.key_id).scopes)
@@ -510,7 +522,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 held.ended = reason
                 denied = any(not held.is_permitted(one, now) for one in self.history[held.heard_at_opening :])
                 assert denied or reason is Reason.DATABASE_SILENT
-                assert reason is not Reason.DATABASE_SILENT or self.desk.clock.boot() >= self.open_until
+                assert reason is not Reason.DATABASE_SILENT or not self.is_proven(held)
 
     @invariant()
     def news_finds_exactly_whom_it_concerns(self) -> None:

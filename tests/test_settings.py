@@ -167,7 +167,7 @@ hashing:
 revocation:
   heartbeat_seconds: 2.0
   lease_seconds: 3.0
-  running_calls: stop
+  grace_seconds: -1
 server:
   allowed_origins:
     - https://ok.example

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamCall, UpstreamResponse
+from proxy.upstream import Upstream, UpstreamAborted, UpstreamCall, UpstreamResponse
 from proxy.upstream import parse_upstream_address as parse
 from proxy.upstream_answer import Answer
 from proxy.upstream_connection import PAUSE_ABOVE_BYTES, RECEIVE_BUFFER_BYTES, UpstreamConnection
@@ -55,6 +55,32 @@ async def test_the_request_on_the_wire_is_exactly_this(stage: UpstreamStage) -> 
         b"POST /mcp HTTP/1.1\r\n%bContent-Type: application/json\r\nX-Nonce: n1\r\nContent-Length: 2\r\n\r\n{}" % host,
         b"DELETE /%%2e%%2e//x;y? HTTP/1.1\r\n%bA: \xe9\t~\r\na: \r\n\r\n" % host,
     ]
+
+
+async def test_a_gate_is_asked_between_connecting_and_the_first_byte_and_may_close(stage: UpstreamStage) -> None:
+    origin = await stage.start(answering(HELLO))
+    upstream = stage.make(origin.port)
+
+    async def stay_shut() -> None:
+        assert upstream.active_connections == 1
+        raise UpstreamAborted
+
+    with pytest.raises(UpstreamAborted):
+        await upstream.open().send("POST", "/mcp", HEADERS, b"{}", gate=stay_shut)
+    assert origin.requests == []
+    await wait_until(lambda: upstream.active_connections == 0)
+
+
+async def test_a_gate_is_not_asked_when_nothing_had_to_be_waited_for(stage: UpstreamStage) -> None:
+    origin = await stage.start(answering(HELLO))
+    upstream = stage.make(origin.port)
+    await fetch(upstream)
+
+    async def stay_shut() -> None:
+        raise AssertionError("the connection was at hand")
+
+    response = await upstream.open().send("POST", "/mcp", HEADERS, b"{}", gate=stay_shut)
+    response.release()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ CREATE TABLE api_keys (
     owner_id       uuid NOT NULL REFERENCES owners (id),
     name           text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 64),
     preset         text,
-    scopes         text[] NOT NULL,
+    scopes         text[] NOT NULL
+        CHECK (CASE WHEN array_ndims(scopes) > 1 THEN false ELSE array_position(scopes, NULL) IS NULL END),
     constraints    jsonb NOT NULL DEFAULT '{}',
     status         text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled', 'revoked')),
     expires_at     timestamptz,
@@ -56,10 +57,11 @@ CREATE TABLE mcp_sessions (
     session_hash     bytea NOT NULL,
     key_id           text NOT NULL,
     secret_version   integer NOT NULL,
-    grants           text[] NOT NULL,
+    grants           text[] NOT NULL,  -- what the key could do when the session was made
     protocol_version text,
     sealed_id        bytea NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT now(),
+    last_seen_at     timestamptz NOT NULL DEFAULT now(),  -- kept up in batches, never by a request
     claimed_by       uuid,
     claimed_until    timestamptz,
     attempts         integer NOT NULL DEFAULT 0,

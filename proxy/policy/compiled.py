@@ -168,17 +168,25 @@ class RuleTable:
         decision = rule.judge(method, params, grants, owner)
         if method != "subscriptions/listen" or isinstance(decision, Denied):
             return decision
-        return self._judge_listened_uris(params, grants, owner) or decision
+        return self._judge_listened_uris(decision, params, grants, owner)
 
-    def _judge_listened_uris(self, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Denied | None:
-        """2026-07-28 folds `resources/subscribe` into `subscriptions/listen`: each URI answers to the same rule."""
+    def _judge_listened_uris(
+        self, listen: Allowed, params: Mapping[str, Any], grants: frozenset[str], owner: Owner
+    ) -> Decision:
+        """2026-07-28 folds `resources/subscribe` into `subscriptions/listen`: each URI answers to the same rule, and
+        the stream rests on the scopes of all of them."""
         uris = read_field(params, ("notifications", "resourceSubscriptions"))
         if uris is ABSENT or uris is None:
-            return None
+            return listen
         if not isinstance(uris, list):
             return Denied(None, "resourceSubscriptions must be a list of URIs")
-        decisions = (self.judge_uri("resources/subscribe", uri, grants, owner) for uri in uris)
-        return next((decision for decision in decisions if isinstance(decision, Denied)), None)
+        scopes = dict.fromkeys(listen.scopes)
+        for uri in uris:
+            decision = self.judge_uri("resources/subscribe", uri, grants, owner)
+            if isinstance(decision, Denied):
+                return decision
+            scopes |= dict.fromkeys(decision.scopes)
+        return Allowed(listen.rule, tuple(scopes))
 
     def may_list(self, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
         match kind:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeGuard
 
 from proxy.identity import Owner
+from proxy.messages import fold_name
 from proxy.policy.scopes import EVERYTHING, show
 
 Kind = Literal["http", "rpc", "tool", "prompt", "uri"]
@@ -153,7 +154,7 @@ class ReadLevel:
         if not is_object(level):
             return None
         for name in level:
-            if name not in self.names and name.casefold() in self.folded:
+            if name not in self.names and fold_name(name) in self.folded:
                 return name
         return None
 
@@ -165,7 +166,7 @@ def get_read_levels(paths: Iterable[FieldPath]) -> tuple[ReadLevel, ...]:
         for depth, name in enumerate(path):
             names.setdefault(path[:depth], set()).add(name)
     return tuple(
-        ReadLevel(parent, frozenset(members), frozenset(name.casefold() for name in members))
+        ReadLevel(parent, frozenset(members), frozenset(fold_name(name) for name in members))
         for parent, members in names.items()
     )
 
