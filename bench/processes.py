@@ -54,7 +54,13 @@ def drain_output(process: subprocess.Popen[bytes]) -> None:
     """Read a log away, as a collector would: a full pipe would stop who writes it."""
     output = process.stdout
     assert output is not None
-    threading.Thread(target=lambda: all(output), daemon=True).start()
+    threading.Thread(target=_read_away, args=(output.fileno(),), daemon=True).start()
+
+
+def _read_away(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # closed with its process
+        while os.read(descriptor, 1 << 16):
+            pass
 
 
 def read_cpu_seconds(pid: int) -> float:

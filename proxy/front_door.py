@@ -100,6 +100,7 @@ class FrontDoor:
         self._forwarder = forwarder
         self._metrics = metrics
         self._clock = clock
+        self._log = log.bind()  # once: a lazy logger is assembled anew for every line
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -271,7 +272,7 @@ class FrontDoor:
         route = passage.match.route.id if passage.match else "none"
         self._metrics.count_request(route, outcome)
         message, permit = passage.message, passage.permit
-        log.info(
+        self._log.info(
             "request",
             request_id=passage.request_id,
             outcome=outcome,
