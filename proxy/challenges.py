@@ -1,8 +1,8 @@
 """How do we say no? One table: a reason's status, headers and body.  [pure]
 
-In goes a Refusal and how the client speaks, out comes a complete answer. This is the only room that knows status
-numbers. Bodies are RFC 9457 problems with an `error` member for the platform's SDKs; on MCP routes JSON-RPC errors,
-because that is what MCP clients show to their users.
+In goes a Refusal and how the client speaks, out comes a complete answer. This is the only room that knows the
+status numbers of refusals. Bodies are RFC 9457 problems with an `error` member for the platform's SDKs; on MCP routes
+JSON-RPC errors, because that is what MCP clients show to their users.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one door to Postgres: a pool whose every statement answers in time, or is given up.  [io]
 
 In go SQL and arguments, out come rows; foreign exceptions become `DatabaseError` here. It knows no table.
-A frozen server makes asyncpg's own timeouts hang while the connection is released (revocation.md), so each statement
+A frozen server makes asyncpg's own timeouts hang while the connection is released (measured), so each statement
 runs under a guard of our own that terminates the connection instead of waiting for it.
 """
 

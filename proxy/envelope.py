@@ -2,7 +2,8 @@
 
 In go the request line and headers, out comes a canonical target, or a RequestError. What two HTTP implementations could
 read differently is refused here, once, before anything is decided; the same bytes that pass are judged and forwarded.
-Sources: RFC 9112, and the lists of request-smuggling classes in security.md section 2.A and 2.B.
+Sources: RFC 9112, and the smuggling and path classes behind CVE-2023-47641 (aiohttp), CVE-2026-33494 (Oathkeeper) and
+CVE-2021-32777 (Envoy).
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class CredentialError(Refusal):
 
 
 class RequestError(Refusal):
-    """The request is not one we would judge and forward the same way: it is refused unread."""
+    """The request is not one we would judge and forward the same way: it is refused unjudged."""
 
 
 class DeniedError(Refusal):

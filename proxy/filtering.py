@@ -1,8 +1,8 @@
 """List answers through the same decision.  [pure]
 
 In come answers of the upstream, as one JSON text or as chunks of an event stream, and `allow`: would this key be let
-near that name? Out goes the same answer without the entries it would not. An answer is a list answer by its shape,
-whichever request it belongs to: it may come late, on another stream, or be replayed. Order and `nextCursor` stay, also
+near that name? Out goes the same answer without the entries it would not. An answer is a list answer by its shape: on
+a GET stream it may belong to any request. Order and `nextCursor` stay, also
 of a page that has become empty. This room refuses to know keys, rules and where its bytes go.
 """
 
@@ -74,7 +74,7 @@ def _find_changes(result: dict[str, Any], allow: Allow) -> dict[str, Any]:
     lists = [entry for entry in LIST_KINDS.values() if result.get(entry.member) is not None]
     kept = {entry.member: _filter_entries(result[entry.member], entry, allow) for entry in lists}
     changes: dict[str, Any] = {name: left for name, left in kept.items() if len(left) < len(result[name])}
-    # What one key sees is nobody else's to reuse, even if nothing was taken out (revision E, caching).
+    # What one key sees is nobody else's to reuse, even if nothing was taken out (revision 2026-07-28, caching).
     if lists and result.get("cacheScope", "private") != "private":
         changes["cacheScope"] = "private"
     return changes

@@ -101,8 +101,8 @@ def form_limits(settings: Settings) -> Limits:
     server = settings.server
     return Limits(
         max_answer_bytes=server.max_answer_bytes,
-        drain_seconds=server.legacy_drain.seconds,
-        drain_bytes=server.legacy_drain.bytes,
+        leaving_seconds=server.after_leaving.seconds,
+        leaving_bytes=server.after_leaving.bytes,
     )
 
 

@@ -27,7 +27,7 @@ from proxy.envelope import (
     check_query,
     parse_target,
 )
-from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError
+from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
 from proxy.forwarding import Forwarder, Outbound
 from proxy.identity import KeyId
 from proxy.logs import get_logger
@@ -114,6 +114,8 @@ class FrontDoor:
         except Refusal as refusal:
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
+            if isinstance(refusal, UpstreamError) and passage.match is not None:
+                self._metrics.count_upstream_error(passage.match.route.upstream, refusal.reason)
         except ConnectionError:
             raise
         except Exception:
@@ -136,7 +138,8 @@ class FrontDoor:
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
         permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
-        exchange = self._registry.open(principal, "call" if message else "stream", permit.scopes)
+        endless = message is None and request.method == "GET" and match.route.protocol == "mcp"
+        exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
         try:
             session_id = await self._claim_session(request, permit, exchange)
             outbound = self._form_outbound(request, target, permit, session_id, passage)
@@ -144,6 +147,8 @@ class FrontDoor:
         finally:
             self._registry.close(exchange)
             passage.ended = exchange.ended
+            if exchange.ended is not None:
+                self._metrics.count_exchange_ended(exchange.ended)
 
     # Present.
 

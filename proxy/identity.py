@@ -27,11 +27,11 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified key: what `authorization` needs to decide and `forwarding` to name the caller.
+    """A verified key: what `authorization` needs to decide.
 
     `grants` are the effective scopes: the key's own, intersected with every ancestor's and with what the owner's tier
-    allows. `expires_at` is the earlier of the key's and the presented secret's end, in seconds since the epoch by the
-    database's clock; None means never.
+    allows. `expires_at` is the earliest end of the key, its ancestors and the presented secret, in seconds since the
+    epoch by the database's clock; None means never.
     """
 
     key_id: KeyId

@@ -67,7 +67,7 @@ _REFERENCES: Mapping[str, tuple[str, re.Pattern[str]]] = {
     "ref/prompt": ("name", _NAME),
     "ref/resource": ("uri", _TOKEN),
 }
-# Whose object revision E mirrors in `Mcp-Name` (transports, "Request Metadata"; SEP-2663 for tasks).
+# Whose object revision 2026-07-28 mirrors in `Mcp-Name` (transports, "Request Metadata"; SEP-2663 for tasks).
 _MIRRORED_METHODS = frozenset(
     {"tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"}
 )
@@ -85,7 +85,7 @@ class Message:
 
     @property
     def protocol_version(self) -> str | None:
-        """The revision the message itself names, as every message of revision E does."""
+        """The revision the message itself names, as every message of revision 2026-07-28 does."""
         version: str | None = self.params.get("_meta", {}).get(PROTOCOL_VERSION_KEY)
         return version
 
@@ -280,11 +280,12 @@ def _find_id_to_answer(parsed: object) -> str | int | None:
 
 
 def check_mirrored_headers(message: Message, headers: MultiMapping[str], *, required: bool = True) -> None:
-    """Refuse headers that say something else than the body (revision E, "Server Validation").
+    """Refuse headers that say something else than the body (revision 2026-07-28, "Server Validation").
 
-    `required=False` is for the message endpoint of HTTP+SSE, where modern clients send none of them. Revision E leaves
-    the headers of notifications undefined: theirs may be absent, but never contradict; only the version must be there,
-    because upstreams choose the era by it, and one that chose the other would look for a session we have not checked.
+    `required=False` is for the message endpoint of HTTP+SSE, where modern clients send none of them. Revision
+    2026-07-28 leaves the headers of notifications undefined: theirs may be absent, but never contradict; only the
+    version must be there, because upstreams choose the era by it, and one that chose the other would look for a session
+    we have not checked.
     `Mcp-Param-*` is not looked at.
     """
     version = _find_single(message, headers, "MCP-Protocol-Version")

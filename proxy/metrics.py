@@ -41,20 +41,25 @@ class Metrics:
             "aegis_requests", "Requests by configured route and outcome", ["route", "outcome"], registry=registry
         )
         verifications = Counter(
-            "aegis_verifications", "Credentials verified, by what it took", ["by"], registry=registry
+            "aegis_verifications",
+            "Verifications, by what it took (an admitted request makes two)",
+            ["by"],
+            registry=registry,
         )
         self._verified_by_memory = verifications.labels("memory")
         self._verified_by_database = verifications.labels("database")
         self.argon2_seconds = Histogram(
-            "aegis_argon2_seconds", "Time of one argon2id hash", buckets=ARGON2_BUCKETS, registry=registry
+            "aegis_argon2_seconds",
+            "Time until a hash was done, queueing included",
+            buckets=ARGON2_BUCKETS,
+            registry=registry,
         )
-        self.hashing_queue = Gauge("aegis_hashing_queue", "Proofs waiting for a hashing thread", registry=registry)
+        self.hashing_queue = Gauge("aegis_hashing_queue", "Hashes running and waiting", registry=registry)
 
         self._exchanges = Gauge("aegis_exchanges_live", "Calls and streams open now", ["kind"], registry=registry)
         self._exchanges_ended = Counter(
             "aegis_exchanges_ended", "Calls and streams ended by us, by reason", ["reason"], registry=registry
         )
-        self.sessions = Gauge("aegis_sessions", "MCP sessions this instance knows", registry=registry)
         self.list_events_dropped = Counter(
             "aegis_list_events_dropped", "List answers withheld because they could not be filtered", registry=registry
         )

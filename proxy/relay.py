@@ -33,11 +33,12 @@ WHOLE_ANSWER_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of a list answer held to be filtered; what is drained after a legacy client left."""
+    """Bytes of a list answer held to be filtered; how long and how much is read on after a client left whose leaving
+    cancels nothing."""
 
     max_answer_bytes: int
-    drain_seconds: float
-    drain_bytes: int
+    leaving_seconds: float
+    leaving_bytes: int
 
 
 def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
@@ -139,7 +140,7 @@ class Relay:
         if message is None or message.modern or message.kind != "request":
             self._give_up()
         else:
-            self._drain_timer = self._loop.call_later(self._limits.drain_seconds, self._give_up)
+            self._drain_timer = self._loop.call_later(self._limits.leaving_seconds, self._give_up)
 
     def _give_up(self) -> None:
         """Nobody waits for the answer any more."""
@@ -221,7 +222,7 @@ class Relay:
         await self.wait_open()
         headers["X-Accel-Buffering"] = "no"
         answer = self._begin(response, headers, None)
-        sse_filter = SseFilter(self._allow) if listing else None
+        sse_filter = SseFilter(self._allow, max_event_bytes=self._limits.max_answer_bytes) if listing else None
         boundary = EventBoundary()
         try:
             await answer.prepare(self._request)
@@ -271,7 +272,7 @@ class Relay:
                 if not self._client_left:
                     self._note_client_left()
         self._drained_bytes += len(chunk)
-        if self._given_up or self._drained_bytes > self._limits.drain_bytes:
+        if self._given_up or self._drained_bytes > self._limits.leaving_bytes:
             raise UpstreamAborted
 
     async def _end_early(self, answer: web.StreamResponse, error: Exception, at_boundary: bool) -> None:

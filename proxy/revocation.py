@@ -114,7 +114,9 @@ class Revocation:
                 await asyncio.sleep(self._heartbeat_seconds)
                 self._doubt.set()
             else:
-                self._clean_up_sessions(None if sweep_all else list(doubted))
+                self._clean_up_sessions(list(doubted))
+                if sweep_all:
+                    self._clean_up_sessions(None)
 
     def _give_up_on_old_doubts(self) -> None:
         """A doubt younger than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""

@@ -332,7 +332,7 @@ async def _listen(runner: web.BaseRunner, address: Address, stack: AsyncExitStac
 
 
 def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
-    """aiohttp's defaults replaced with reasons (security.md section 2.F)."""
+    """aiohttp's defaults replaced: they keep idle connections for an hour and unpack bodies without saying so."""
     limits = settings.server
     return ClientServer(
         door.handle,
@@ -346,6 +346,6 @@ def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
         max_field_size=limits.max_field_bytes,
         max_headers=limits.max_header_count,
         read_bufsize=limits.read_buffer_bytes,
-        auto_decompress=False,
-        access_log=None,
+        auto_decompress=False,  # the bytes judged are the bytes that came
+        access_log=None,  # our decision line says more
     )

@@ -84,6 +84,7 @@ class SessionCleanup:
                 self._sweep_again = False
                 await self._store.note_used(self._find_used())
                 await self._end_all(await self._store.claim_dead(sweep=True))
+                await self._end_lost(await self._store.list_keys())
         except (UnavailableError, DatabaseError) as error:
             log.warning("session_sweep_failed", error=str(error))  # the next round tries again
         finally:

@@ -161,6 +161,10 @@ class SessionStore:
         )  # fmt: skip
         return [(KeyId(row["key_id"]), row["session_hash"], tuple(row["grants"])) for row in rows]
 
+    async def list_keys(self) -> list[KeyId]:
+        """Every key that has a session."""
+        return [KeyId(row["key_id"]) for row in await self._fetch("SELECT DISTINCT key_id FROM mcp_sessions")]
+
     async def note_used(self, sessions: Collection[tuple[str, bytes]]) -> None:
         """Write down, in one statement, that these and those claimed since the last time are in use."""
         used, self._used = self._used | set(sessions), set()

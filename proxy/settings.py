@@ -192,9 +192,9 @@ class UpstreamsSettings(Section):
     api: UpstreamSettings | None = Field(None, description="the platform's REST API; none: its routes answer 502")
 
 
-class LegacyDrainSettings(Section):
-    seconds: Seconds = Field(30.0, ge=0, le=600, description="how long to wait for the last answers")
-    bytes: Count = Field(4 * MiB, ge=0, le=256 * MiB, description="how much of them to relay")
+class AfterLeavingSettings(Section):
+    seconds: Seconds = Field(30.0, ge=0, le=600, description="how long it is read")
+    bytes: Count = Field(4 * MiB, ge=0, le=256 * MiB, description="how much of it is read")
 
 
 class ServerSettings(Section):
@@ -213,18 +213,17 @@ class ServerSettings(Section):
     allowed_hosts: tuple[HostName, ...] | None = Field(None, description="Host names we answer to")
     allowed_origins: tuple[WebOrigin, ...] = Field((), description="web pages that may call us")
     realm: Realm = Field("aegis", description="the realm named in WWW-Authenticate")
-    legacy_drain: LegacyDrainSettings = Field(
-        LegacyDrainSettings(), description="answers owed to a legacy SSE stream that ends"
+    after_leaving: AfterLeavingSettings = Field(
+        AfterLeavingSettings(), description="the answer to a client that left before 2026-07-28"
     )
 
 
 class HashingSettings(Section):
     memory_cost_kib: Count = Field(8 * KiB, ge=1 * KiB, le=256 * KiB, description="argon2id m")
     time_cost: Count = Field(1, ge=1, le=16, description="argon2id t")
-    parallelism: Literal[1] = Field(1, description="argon2id p; each lane would start a thread of its own")
     threads: Count | None = Field(None, ge=1, le=64, description="hashes at once; null: cores - 1, from 1 to 4")
     queue_size: Count = Field(256, ge=1, le=100_000, description="proofs waiting for a thread")
-    timeout_seconds: Seconds = Field(2.0, ge=0.05, le=60, description="wait for a thread before 503")
+    timeout_seconds: Seconds = Field(2.0, ge=0.05, le=60, description="until a hash must be done")
 
 
 class CacheSettings(Section):
@@ -239,7 +238,7 @@ class RevocationSettings(Section):
     lease_seconds: Seconds = Field(2.0, ge=0.1, le=300, description="trust after the last nonce that came back")
     grace_seconds: Seconds = Field(1.0, ge=0, le=300, description="from a lost lease and a silent database to closing")
     database_loss_grace_seconds: Seconds = Field(0.0, ge=0, le=86400, description="added to the grace")
-    revalidate_seconds: Seconds = Field(15.0, ge=1, le=3600, description="between two reads of all that is remembered")
+    revalidate_seconds: Seconds = Field(15.0, ge=1, le=3600, description="between two reads of all that is open")
 
     @property
     def bound_seconds(self) -> float:

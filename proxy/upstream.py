@@ -5,7 +5,8 @@ of the answer as they come: no redirects followed, no cookies, nothing decompres
 Refuses to know: who asked, what the message means, what may be handed on.
 
 A connection carries one exchange at a time and is used again only after an answer whose end nobody can doubt. Our own
-pool, because aiohttp's `ClientSession` costs three times as much for each request (measured; see bench/README.md).
+pool, because aiohttp's `ClientSession` takes three to four times the processor time (measured: 71 to 109 µs a request
+against 21 to 24).
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ log = get_logger("verification")
 MAX_READS = 5
 WORDS = {
     Reason.KEY_REVOKED: "This API key was revoked. Revocation is final: ask its owner for a new key.",
-    Reason.KEY_EXPIRED: "This API key has expired. Create a new one under Settings → API Keys.",
-    Reason.KEY_DISABLED: "This API key is disabled. Its owner can enable it again under Settings → API Keys.",
+    Reason.KEY_EXPIRED: "This API key has expired. Ask its owner for a new one.",
+    Reason.KEY_DISABLED: "This API key is disabled. Its owner can enable it again.",
     Reason.SECRET_RETIRED: "This API key was rotated and its old secret no longer works. Use the new one.",
     Reason.OWNER_DISABLED: "The account this API key belongs to is disabled.",
 }

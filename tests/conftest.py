@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -149,10 +150,23 @@ async def proxy(stage: Stage, sample: SampleServer) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that closes at the end whatever answer a test did not read to its end."""
+    answers: list[aiohttp.ClientResponse] = []
+
+    class Answer(aiohttp.ClientResponse):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            answers.append(self)
+
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=60), auto_decompress=False
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=60),
+        auto_decompress=False,
+        response_class=Answer,
     ) as session:
         yield session
+        for answer in answers:
+            answer.close()
 
 
 @pytest.fixture

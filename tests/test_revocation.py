@@ -319,7 +319,7 @@ async def test_the_sweep_after_owner_news_follows_the_judging(world: World, tabl
         table.answer()
         await settle()
         assert held.ended_at is not None
-        assert world.cleaned == [None]
+        assert world.cleaned == [[KEY], None]
 
 
 @virtual
@@ -417,7 +417,7 @@ async def test_a_doubt_that_is_settled_in_time_costs_nothing(world: World, table
         table.fault = None
         await asyncio.sleep(HEARTBEAT_SECONDS)
         assert world.flow(held) is Flow.OPEN
-        assert world.cleaned == [None], "the sweep that was due is not forgotten"
+        assert world.cleaned == [[KEY], None], "the sweep that was due is not forgotten"
         world.revocation.hear(News(key_id=KEY))
         await asyncio.sleep(LEASE_SECONDS)
         assert held.ended_at is None

@@ -205,7 +205,6 @@ def test_a_number_out_of_range_is_repeated_with_its_range(tmp_path: Path) -> Non
         "hashing: {time_cost: true}",
         "hashing: {time_cost: '1'}",
         "hashing: {time_cost: 1.5}",
-        "hashing: {parallelism: 2}",
         "revocation: {grace_seconds: .inf}",
         "revocation: {grace_seconds: .nan}",
         "upstreams: {mcp: {idle_timeout_seconds: 0}}",

@@ -109,7 +109,7 @@ def show_key(key: KeyArgument, json: JsonOption = False, config: ConfigOption = 
 @app.command("revoke")
 def revoke_key(
     key: KeyArgument,
-    reason: Annotated[str | None, typer.Option(help="Why, for the audit and the key's page.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the audit.")] = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:

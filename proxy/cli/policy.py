@@ -7,20 +7,21 @@ from typing import Annotated
 
 import typer
 
+from proxy.cli.context import ConfigOption, JsonOption, read_settings
 from proxy.cli.output import print_json, quote, say
 from proxy.policy import load_policy
-from proxy.settings import find_shipped
 
 app = typer.Typer(help="Check the policy file.", no_args_is_help=True)
 
 
 @app.command("check")
 def check_policy(
-    file: Annotated[Path | None, typer.Argument(help="The policy file. Default: the shipped policy.yaml.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")] = False,
+    file: Annotated[Path | None, typer.Argument(help="The policy file. Default: the configured one.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Check a policy file: every fault at once, with its line and its mend."""
-    path = file or find_shipped("policy.yaml")
+    path = file or read_settings(config).policy
     policy = load_policy(path)
     if json:
         print_json({"file": str(path), "revision": policy.revision, "presets": list(policy.presets)})

@@ -133,7 +133,7 @@ def _share_rules(
     path: Path = ("routes", index, "rules_of")
     origin, table = by_id.get(entry.rules_of, (None, own))
     if origin is None or origin is entry or origin.rules is None or "http" in (origin.protocol, entry.protocol):
-        mend = "name a route with protocol mcp or mcp-sse that has rules of its own"
+        mend = "name a route with protocol mcp that has rules of its own"
         source.add_fault(path, f"route {show(entry.rules_of)} has no rules to share", mend)
     return table
 

@@ -227,7 +227,7 @@ class Route:
     path: str
     methods: frozenset[str]
     upstream: str
-    protocol: Literal["mcp", "mcp-sse", "http"]
+    protocol: Literal["mcp", "http"]
     rpc_denials: Literal["json-rpc", "http-403"]
     rules: RuleTable = field(repr=False)
 

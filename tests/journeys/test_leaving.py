@@ -15,7 +15,7 @@ from mcp import MCPError
 
 from proxy.demo.sample_server import SampleServer, run_sample_server
 from proxy.server import Proxy
-from proxy.settings import LegacyDrainSettings
+from proxy.settings import AfterLeavingSettings
 from tests.staging import GUARD_SECONDS, MODERN, MODERN_META, Stage, Wire, connect, form_call, get_mcp_url
 
 
@@ -65,7 +65,7 @@ async def test_a_legacy_client_that_leaves_does_not_cancel_its_call(stage: Stage
 
 async def test_what_a_legacy_client_left_behind_is_drained_for_a_bounded_time(stage: Stage) -> None:
     key = await stage.mint()
-    drain = {"legacy_drain": LegacyDrainSettings(seconds=0.2, bytes=1_000_000)}
+    drain = {"after_leaving": AfterLeavingSettings(seconds=0.2, bytes=1_000_000)}
     async with silent_upstream() as upstream, stage.proxy(upstream.url, server=drain) as proxy:
         async with asyncio.timeout(GUARD_SECONDS):
             await leave(proxy, key.token, upstream)

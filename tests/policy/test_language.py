@@ -203,7 +203,7 @@ WHERE = '- {{ tool: t, allow: any-key, where: {{ arguments.field: {{ {0} }} }} }
         ('absent_or: "{owner.tenant}"', {"field": ["acme"]}, False),
         ('absent_or: "{owner.tenant}"', {"field": {"acme": 1}}, False),
         ('absent_or: "{owner.tenant}"', {"FIELD": "acme"}, False),
-        ('absent_or: "{owner.tenant}"', {"f\u0131eld": "other"}, True),  # a dotless i folds to nothing else
+        ('absent_or: "{owner.tenant}"', {"f\u0131eld": "other"}, False),  # the Turkish i
         ('absent_or: "{owner.subject}"', {"field": "user-1"}, True),
         ('absent_or: "{owner.subject}"', {"field": "acme"}, False),
         ("absent_or: fixed", {"field": "fixed"}, True),
@@ -688,7 +688,7 @@ def test_a_rest_denial_reads_well(with_routes: Routes, owner: Owner) -> None:
 def test_two_routes_of_one_server_share_their_rules(with_routes: Routes, owner: Owner) -> None:
     policy = with_routes(
         """\
-        - { id: post, path: /mcp/messages, methods: [POST], upstream: mcp, protocol: mcp-sse, rules_of: mcp }
+        - { id: post, path: /mcp/messages, methods: [POST], upstream: mcp, protocol: mcp, rules_of: mcp }
         - id: mcp
           path: /mcp
           methods: [POST, GET]
@@ -701,7 +701,6 @@ def test_two_routes_of_one_server_share_their_rules(with_routes: Routes, owner: 
     )
     match = policy.find_route("/mcp/messages")
     assert match is not None
-    assert match.route.protocol == "mcp-sse"
     assert is_allowed((policy, match), call("t"), held("workflow:list"), owner)
     assert not is_allowed((policy, match), call("t"), NOTHING, owner)
 
