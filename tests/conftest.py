@@ -100,7 +100,7 @@ async def _clone(url: str, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield name_database(url, name)
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
