@@ -7,7 +7,7 @@ judgement is `sessions`'; the carrying is `forwarding`'s. Trust is a matter of `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.errors import DatabaseError, Reason
@@ -17,11 +17,18 @@ from proxy.lease import Lease, Trust
 from proxy.logs import get_logger
 from proxy.memory import KeyState, Memory
 from proxy.news import EVERYTHING, News, NewsLog
+from proxy.receipts import Ended
 from proxy.sessions import Exchange, Registry
 
 log = get_logger("revocation")
 
 CleanUp = Callable[[list[KeyId] | None], None]
+
+
+def count_ended(key_id: KeyId, exchanges: Sequence[Exchange]) -> Ended:
+    """For the receipt."""
+    streams = sum(exchange.kind == "stream" for exchange in exchanges)
+    return Ended(key_id, streams, len(exchanges) - streams)
 
 
 class Revocation:
@@ -41,6 +48,7 @@ class Revocation:
         heartbeat_seconds: float,
         revalidate_seconds: float,
         count_news: Callable[[], None] = lambda: None,
+        confirm: Callable[[Sequence[Ended]], None] = lambda _ended: None,
     ) -> None:
         self._news = news
         self._memory = memory
@@ -53,6 +61,7 @@ class Revocation:
         self._heartbeat_seconds = heartbeat_seconds
         self._revalidate_seconds = revalidate_seconds
         self._count_news = count_news
+        self._confirm = confirm
         self._doubted: dict[KeyId, float] = {}  # since which boot time
         self._sweep_all = False
         self._doubt = asyncio.Event()
@@ -178,16 +187,21 @@ class Revocation:
         """Read, remember and judge these keys. Raises DatabaseError."""
         states = await self._reader.read_many(key_ids)
         now = self._clock.boot()
-        lagging = [state.key_id for state in states.values() if not self._judge_key(state, now)]
+        ended: list[Ended] = []
+        lagging = [state.key_id for state in states.values() if not self._judge_key(state, now, ended)]
+        if ended:
+            self._confirm(ended)
         if lagging:  # said last: a row that cannot be believed must not shield the others
             raise DatabaseError(f"{len(lagging)} rows are older than already seen: is this a replica that lags behind?")
 
-    def _judge_key(self, state: KeyState, now: float) -> bool:
+    def _judge_key(self, state: KeyState, now: float, ended_for_good: list[Ended]) -> bool:
         """Hold what a key holds against its state; False when that state cannot be believed."""
         if not self._memory.keep_state(state):
             if not self._memory.is_revoked(state.key_id):
                 return False
-            self._end(self._registry.end_keys([state.key_id], Reason.KEY_REVOKED))
+            revoked = self._registry.end_keys([state.key_id], Reason.KEY_REVOKED)
+            self._end(revoked)
+            ended_for_good.append(count_ended(state.key_id, revoked))
             return True
         try:
             ended, confirmed = self._registry.judge(state, now)
@@ -196,6 +210,8 @@ class Revocation:
             log.exception("judging_failed", key_id=state.key_id)
             ended, confirmed = self._registry.end_keys([state.key_id], Reason.STATE_UNKNOWN), []
         self._end(ended)
+        if state.record is None or state.record.status == "revoked":
+            ended_for_good.append(count_ended(state.key_id, ended))
         for exchange in confirmed:
             if exchange.on_resume is not None:
                 exchange.on_resume()

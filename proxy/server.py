@@ -47,6 +47,7 @@ from proxy.metrics import Metrics
 from proxy.news import NewsLog
 from proxy.ops import build_ops
 from proxy.policy import Policy
+from proxy.receipts import Receipts
 from proxy.revocation import Revocation
 from proxy.sealing import Seal
 from proxy.session_cleanup import SessionCleanup
@@ -80,6 +81,7 @@ class Heart:
     cleanup: SessionCleanup
     revocation: Revocation
     listener: Listener
+    receipts: Receipts
 
 
 @dataclass(slots=True)
@@ -168,6 +170,7 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
+        _run_beside(heart.receipts.run, heart.revocation.close, stack)
         ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
         data = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=ABORT_SECONDS)
@@ -238,6 +241,10 @@ def _build_heart(
         find_used=registry.find_sessions,
     )
     stack.push_async_callback(cleanup.aclose)
+    receipts = Receipts(
+        database, instance=instance, version=__version__, bound_seconds=settings.revocation.bound_seconds
+    )
+    stack.push_async_callback(receipts.aclose)
     revocation = Revocation(
         news=news,
         memory=memory,
@@ -250,6 +257,7 @@ def _build_heart(
         heartbeat_seconds=settings.revocation.heartbeat_seconds,
         revalidate_seconds=settings.revocation.revalidate_seconds,
         count_news=metrics.news_heard.inc,
+        confirm=receipts.confirm,
     )
     listener = Listener(
         require_url(settings.database.listening_url),
@@ -260,7 +268,17 @@ def _build_heart(
         hearer=revocation,
     )
     return Heart(
-        instance, clock, database_clock, lease, registry, verifier, session_store, cleanup, revocation, listener
+        instance,
+        clock,
+        database_clock,
+        lease,
+        registry,
+        verifier,
+        session_store,
+        cleanup,
+        revocation,
+        listener,
+        receipts,
     )
 
 

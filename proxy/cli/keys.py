@@ -9,15 +9,27 @@ from typing import Annotated
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
-from proxy.cli.output import form_key, print_json, print_key, print_keys, quote, say, say_error
+from proxy.cli.output import (
+    form_key,
+    form_receipt,
+    print_json,
+    print_key,
+    print_keys,
+    print_receipt,
+    quote,
+    say,
+    say_error,
+)
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, parse_expiry
 from proxy.keys.store import KeyStore, KeySummary
 from proxy.policy import load_policy
+from proxy.receipts import Receipt, wait_receipt
 from proxy.settings import Settings
 
 app = typer.Typer(help="Mint, list, show and revoke API keys.", no_args_is_help=True)
 NOT_FOUND = 5
+UNCONFIRMED = 6
 MINT_SECONDS = 30.0  # an operator waits longer than a request would
 
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id: the part between the first two '_'.")]
@@ -113,22 +125,35 @@ def revoke_key(
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Revoke a key, for good: every running proxy refuses it at once and ends what it holds."""
+    """Revoke a key, for good: every running proxy refuses it at once and ends what it holds.
 
-    async def revoke(settings: Settings) -> KeySummary | None:
+    Waits up to five seconds for every running proxy to confirm; exits 6, naming those that did not."""
+
+    async def revoke(settings: Settings) -> tuple[KeySummary | None, Receipt]:
         async with open_database(settings) as database:
-            return await KeyStore(database).revoke_key(key, actor=get_actor(), reason=reason)
+            summary = await KeyStore(database).revoke_key(key, actor=get_actor(), reason=reason)
+            return summary, await wait_receipt(database, key)
 
-    summary = asyncio.run(revoke(read_settings(config)))
-    if summary is not None and not json:
-        say(f"[red]Revoked[/] {summary.id}. Its calls, streams and sessions are being ended on every instance.")
-    _print_found(summary, key, json)
+    summary, receipt = asyncio.run(revoke(read_settings(config)))
+    if summary is None:
+        raise _not_found(key)
+    if json:
+        print_json({**form_key(summary), "receipt": form_receipt(receipt)})
+    else:
+        print_key(summary)
+        print_receipt(summary.id, receipt)
+    if not receipt.confirmed:
+        raise typer.Exit(UNCONFIRMED)
+
+
+def _not_found(key: str) -> typer.Exit:
+    say_error(f"There is no key {key}. See: aegis-proxy keys list")
+    return typer.Exit(NOT_FOUND)
 
 
 def _print_found(summary: KeySummary | None, key: str, json: bool) -> None:
     if summary is None:
-        say_error(f"There is no key {key}. See: aegis-proxy keys list")
-        raise typer.Exit(NOT_FOUND)
+        raise _not_found(key)
     if json:
         print_json(form_key(summary))
     else:

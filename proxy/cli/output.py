@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.keys.store import KeySummary
+from proxy.receipts import Receipt
 
 # What a list does without on a narrow terminal, first things first; and what it shortens, to no less than so much.
 DISPENSABLE = ("CREATED", "SCOPES", "OWNER", "EXPIRES", "NAME")
@@ -124,3 +125,33 @@ def describe_scopes(summary: KeySummary) -> str:
 def describe_moment(moment: datetime | None, otherwise: str) -> str:
     """Minutes are enough, and UTC says so."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}Z" if moment else otherwise
+
+
+def form_receipt(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as `--json` shows it."""
+    return {
+        "confirmed": receipt.confirmed,
+        "milliseconds": receipt.milliseconds,
+        "streams": sum(one.streams for one in receipt.instances),
+        "calls": sum(one.calls for one in receipt.instances),
+        "instances": [asdict(one) for one in receipt.instances],
+    }
+
+
+def print_receipt(key_id: str, receipt: Receipt) -> None:
+    """What really happened, on stderr: who refuses the key since when, what was ended, and who did not say so."""
+    if not receipt.instances:
+        say(f"[red]Revoked[/] {key_id}. No proxy is running on this database.")
+        return
+    confirmed = [one for one in receipt.instances if one.state == "confirmed"]
+    streams, calls = sum(one.streams for one in confirmed), sum(one.calls for one in confirmed)
+    took = f" within {receipt.milliseconds:.0f} ms" if receipt.milliseconds is not None else ""
+    say(
+        f"[red]Revoked[/] {key_id}: refused on {len(confirmed)}/{len(receipt.instances)} instances{took};"
+        f" {streams} streams and {calls} running calls ended."
+    )
+    for one in receipt.instances:
+        if one.state == "fenced":
+            say(f"[yellow]fenced[/] {one.instance} is silent beyond its bound: it has closed itself, unconfirmed.")
+        elif one.state == "unconfirmed":
+            say(f"[red]unconfirmed[/] {one.instance} has not said that it refuses the key.")

@@ -179,7 +179,7 @@ async def test_a_revoked_key_is_revoked_for_good_and_its_name_is_free(aegis: Com
     outcome = await aegis.run("keys", "revoke", token.key_id, "--reason", "leaked")
     assert outcome.code == 0
     assert outcome.stderr == (
-        f"Revoked {token.key_id}. Its calls, streams and sessions are being ended on every instance.\n"
+        f"Revoked {token.key_id}. No proxy is running on this database.\n"
     )
     facts = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines())
     assert (facts["status"].strip(), facts["revoked_reason"].strip()) == ("revoked", "leaked")
