@@ -37,6 +37,7 @@ format: $(STAMPS)/dev ## format the code and mend what lint can mend
 
 bench: $(STAMPS)/dev ## measure, and print ratios
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.revocation
 
 schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the models
 	$(BIN)/python -c 'from proxy.settings import render_schema; print(render_schema(), end="")' > config/gateway.schema.json

@@ -18,14 +18,14 @@ MEASURED, OTHERS = CORES[0], CORES[-1]
 
 @contextlib.contextmanager
 def start(
-    module: str, *arguments: str, core: int, environ: dict[str, str] | None = None
+    module: str, *arguments: str, core: int | None = None, environ: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m module`, pinned, ended with the context."""
+    """`python -m module`, pinned to a core if one is named, ended with the context."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdout=subprocess.PIPE,
         env={**os.environ, **(environ or {})},
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES if core is None else {core}),
     )
     try:
         yield process
