@@ -52,6 +52,8 @@ class Target:
 def parse_target(raw: str) -> Target:
     """Read a request target as it stood on the line. Raises RequestError unless it is canonical."""
     path, question, query = raw.partition("?")
+    if raw == "/":
+        return Target("/", "", raw)  # canonical, though nothing is served there: what a browser shows first
     if not _PATH.fullmatch(path) or (question and not _QUERY.fullmatch(query)):
         raise _not_canonical("it is not plain origin form (no scheme, fragment, empty segment or odd character)")
     if "/." in path and any(segment in (".", "..") for segment in path.split("/")):

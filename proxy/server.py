@@ -7,6 +7,7 @@ introduced to each other; nothing is decided here.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -151,6 +152,10 @@ class Proxy:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.server.drain_seconds):
                     await empty.wait()
+        self.end_all()
+
+    def end_all(self) -> None:
+        """End whatever still runs, now."""
         self.heart.revocation.end_all(Reason.DRAINING)
 
 
@@ -179,6 +184,7 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
             "listening",
             data=f"http://{proxy.data_address}",
             ops=f"http://{proxy.ops_address}",
+            upstreams={name: one.upstream.address.authority for name, one in destinations.items()},
             instance=str(heart.instance),
             policy=policy.revision,
             lease_seconds=settings.revocation.lease_seconds,
@@ -344,7 +350,8 @@ async def _listen(runner: web.BaseRunner, address: Address, stack: AsyncExitStac
     try:
         await web.TCPSite(runner, address.host.strip("[]"), address.port, backlog=1024).start()
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+        mend = "stop what holds it, or choose another: AEGIS_LISTEN, AEGIS_OPS_LISTEN, or --listen, --ops-listen"
+        raise ListenError(f"cannot listen on {address}: {os.strerror(error.errno or 0)} ({mend})") from error
     host, port = runner.addresses[0][:2]
     return Address(f"[{host}]" if ":" in host else host, port)
 

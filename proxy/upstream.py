@@ -76,6 +76,10 @@ class Upstream:
         self._closing = False
 
     @property
+    def address(self) -> UpstreamAddress:
+        return self._address
+
+    @property
     def idle_connections(self) -> int:
         return len(self._idle)
 

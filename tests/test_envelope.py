@@ -78,7 +78,7 @@ def test_an_escape_of_what_may_stand_plain_is_refused(word: str, data: st.DataOb
 
 @pytest.mark.parametrize(
     "raw",
-    ["", "/", "*", "a", "a/b", "//", "//a", "/a/", "/a//b", "/.", "/..", "/a/.", "/a/..", "/a/../b", "/./a", "/a;b",
+    ["", "*", "a", "a/b", "//", "//a", "/a/", "/a//b", "/.", "/..", "/a/.", "/a/..", "/a/../b", "/./a", "/a;b",
      "/a;", "/a#b", "/a?b#c", "/a?b c", "/a?b%", "/a?b%zz", "/a?\0", "/a?ä", "/a b", "/a\tb", "/a\\b", "/ä", "/a%",
      "/a%2", "/a%zz", "/a%2f", "/a%2F", "/a%5C", "/a%5c", "/a%2e", "/%2E%2E/a", "/a%00", "/a%0A", "/a%7F", "/a%c3%a4",
      "/a%C3%28", "/a%C0%AF", "/a%E0%80%AF", "/a%ED%A0%80", "/a%FF", "/a%25", "/a%252e", "/a%41", "/a\n", "\n/a",
@@ -214,3 +214,7 @@ def test_any_other_content_type_is_refused(kind: str) -> None:
     unsupported = Reason.CONTENT_TYPE_UNSUPPORTED
     assert refuse(lambda: check_json_content_type(CIMultiDict({"Content-Type": kind}))) is unsupported
     assert refuse(lambda: check_json_content_type(CIMultiDict())) is unsupported
+
+
+def test_the_root_is_a_target_at_which_nothing_is_served() -> None:
+    assert parse_target("/") == Target("/", "", "/")

@@ -16,7 +16,7 @@ from proxy.cli.keys import app as keys_app
 from proxy.cli.output import say_error
 from proxy.cli.policy import app as policy_app
 from proxy.cli.serve import demo, serve
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import ConfigError, DatabaseError, ProxyError
 
 app = typer.Typer(
     name="aegis-proxy",
@@ -55,6 +55,9 @@ def main() -> None:
         say_error("The configuration cannot be used:")
         for fault in error.faults:
             say_error(f"  {fault}")
+        sys.exit(1)
+    except DatabaseError as error:
+        say_error(f"{error} (check AEGIS_DATABASE_URL, and that `aegis-proxy db migrate` has run)")
         sys.exit(1)
     except ProxyError as error:
         say_error(str(error))

@@ -23,6 +23,7 @@ from proxy.cli.output import (
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, parse_expiry
 from proxy.keys.store import KeyStore, KeySummary
+from proxy.keys.token import ID_LENGTH, parse_token
 from proxy.policy import load_policy
 from proxy.receipts import Receipt, wait_receipt
 from proxy.settings import Settings
@@ -32,7 +33,19 @@ NOT_FOUND = 5
 UNCONFIRMED = 6
 MINT_SECONDS = 30.0  # an operator waits longer than a request would
 
-KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key's id: the part between the first two '_'.")]
+
+def read_id(text: str) -> str:
+    """The id, also of a whole key, which whoever is in a hurry to revoke it will paste; it is not repeated."""
+    try:
+        return parse_token(text).key_id
+    except ValueError:
+        return text[:ID_LENGTH] if len(text) > ID_LENGTH else text
+
+
+KeyArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The key's id: the part between the first two '_'.", callback=read_id),
+]
 
 
 @app.command("mint")
@@ -103,6 +116,8 @@ def list_keys(
         print_json({"api_keys": [form_key(summary) for summary in summaries]})
     elif summaries:
         print_keys(summaries)
+    elif owner is not None:
+        say(f"{quote(owner)} has no keys. See: aegis-proxy keys list")
     else:
         say("No keys yet. Mint one with: aegis-proxy keys mint --name NAME --owner OWNER --preset read-only")
 

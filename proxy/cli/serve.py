@@ -15,6 +15,7 @@ import uvloop
 from proxy.cli.context import ConfigOption, get_postgres_directory, read_settings, with_database
 from proxy.cli.output import say
 from proxy.database import migrate
+from proxy.errors import ConfigError, Fault
 from proxy.logs import configure_logging, get_logger
 from proxy.policy import load_policy
 from proxy.server import Proxy, run_proxy
@@ -43,6 +44,9 @@ def serve(
 
 async def _serve(settings: Settings, *, embedded: bool, migrations: bool) -> None:
     policy = load_policy(settings.policy)
+    if embedded and settings.database.url is not None:
+        mend = "unset AEGIS_DATABASE_URL, or leave --embedded out"
+        raise ConfigError([Fault("--embedded", None, "a database is configured as well: which one is meant?", mend)])
     async with AsyncExitStack() as stack:
         if embedded:
             from proxy.embedded_postgres import run_embedded_postgres
@@ -74,6 +78,7 @@ async def wait_and_drain(proxy: Proxy) -> None:
     draining = asyncio.create_task(proxy.drain())
     impatient = asyncio.create_task(again.wait())
     await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    proxy.end_all()
     for task in (draining, impatient):
         task.cancel()
     await asyncio.wait({draining, impatient})

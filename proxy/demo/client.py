@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 console = Console(highlight=False)
 
 
-async def run(url: str, key: str, mode: str, workflow: str) -> None:
-    """One session: list, then run. Raises MCPError."""
+async def run(url: str, key: str, mode: str, workflow: str) -> int:
+    """One session: list, then run; the exit code. Raises MCPError."""
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30, read=300)) as http,
@@ -31,7 +31,9 @@ async def run(url: str, key: str, mode: str, workflow: str) -> None:
         console.print(f"connected, revision {client.protocol_version}: this key sees {len(tools)} tools")
         for tool in tools:
             console.print(f"  {tool.name}")
-        with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as display:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+        ) as display:
             bar = display.add_task(f"running {workflow}", total=None)
 
             async def show(progress: float, total: float | None, message: str | None) -> None:
@@ -41,6 +43,7 @@ async def run(url: str, key: str, mode: str, workflow: str) -> None:
         color = "red" if result.is_error else "green"
         for block in result.content:
             console.print(getattr(block, "text", ""), style=color, markup=False)
+    return 1 if result.is_error else 0
 
 
 def main() -> None:
@@ -53,11 +56,21 @@ def main() -> None:
     key = os.environ.get("AEGIS_API_KEY")
     if key is None:
         parser.error("set AEGIS_API_KEY to a key; keys do not belong on command lines, where others can read them")
+    if not key.isascii() or not key.isprintable():
+        parser.error("AEGIS_API_KEY is not a key: paste a whole one, as the demo prints it")
     try:
-        asyncio.run(run(options.url, key, options.mode, options.workflow))
-    except* (MCPError, httpx2.HTTPError) as group:
+        sys.exit(asyncio.run(run(options.url, key, options.mode, options.workflow)))
+    except* MCPError as group:
         for error in find_causes(group):
-            console.print(f"refused: {str(error) or type(error).__name__}", style="red", markup=False)
+            console.print(f"refused: {error}", style="red", markup=False)
+        console.print(f"(asked {options.url}; the MCP endpoint ends in /mcp/v1)", markup=False)
+        sys.exit(1)
+    except* (httpx2.HTTPError, httpx2.InvalidURL) as group:
+        for error in find_causes(group):
+            why = str(error) or type(error).__name__
+            console.print(
+                f"cannot reach {options.url}: {why} (is `make run` still running?)", style="red", markup=False
+            )
         sys.exit(1)
     except* KeyboardInterrupt:
         sys.exit(130)

@@ -32,7 +32,7 @@ from proxy.settings import Settings, load_settings
 OWNER = "demo"
 KEY_LIFETIME = timedelta(days=1)
 ONE_WORKFLOW = "workflow:run:nightly-etl"
-# A demo behaves the same wherever it is run: of the environment it hears only how much to log.
+# A demo behaves the same wherever it is run: of the environment it hears only how much to log (by default warnings).
 HEARD = ("AEGIS_LOG_LEVEL",)
 
 
@@ -66,7 +66,7 @@ async def run_demo(listen: str, ops_listen: str) -> None:
             show("minting keys")
             keys = await mint_demo_keys(settings, policy)
             show("starting the proxy")
-            configure_logging(settings.log_level, sys.stderr)
+            configure_logging(environ.get("AEGIS_LOG_LEVEL", "warning"), sys.stderr)
             proxy = await stack.enter_async_context(run_proxy(settings, policy))
             await proxy.wait_trusted()
         print_welcome(console, keys, f"http://{proxy.data_address}", f"http://{proxy.ops_address}", postgres.url)

@@ -96,7 +96,7 @@ async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher:
 def _settle_scopes(request: MintRequest, policy: Policy) -> tuple[str, ...]:
     """Presets expand to a list at creation: later additions to a preset do not widen old keys."""
     if (request.preset is not None) == bool(request.scopes):
-        raise MintError("name exactly one of a preset and scopes")
+        raise MintError("give either a preset or scopes: --preset P, or --scope S (repeatable)")
     if request.preset is not None:
         if request.preset not in policy.presets:
             raise MintError(f"unknown preset {request.preset!r}: choose one of {', '.join(policy.presets)}")

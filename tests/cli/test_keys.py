@@ -16,6 +16,8 @@ from tests.cli.command import Command
 
 MINT = ("keys", "mint", "--owner", "ada")
 
+PRESET_OR_SCOPES = "give either a preset or scopes: --preset P, or --scope S (repeatable)"
+
 
 async def count_keys(database: Database) -> int:
     return int((await database.fetch("SELECT count(*) FROM api_keys"))[0][0])
@@ -68,8 +70,8 @@ async def test_a_key_lives_for_ninety_days_unless_told_otherwise(aegis: Command,
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("--name", "ci"), "name exactly one of a preset and scopes"),
-        (("--name", "ci", "--preset", "execution", "--scope", "agent:list"), "name exactly one of a preset and scopes"),
+        (("--name", "ci"), PRESET_OR_SCOPES),
+        (("--name", "ci", "--preset", "execution", "--scope", "agent:list"), PRESET_OR_SCOPES),
         (("--name", "ci", "--preset", "admin"),
          "unknown preset 'admin': choose one of read-only, execution, developer, full-access"),
         (("--name", "ci", "--scope", "workflow:rum"), "unknown scope workflow:rum (did you mean workflow:run?)"),
@@ -178,9 +180,7 @@ async def test_a_revoked_key_is_revoked_for_good_and_its_name_is_free(aegis: Com
     token = parse_token(await aegis.mint("--name", "ci"))
     outcome = await aegis.run("keys", "revoke", token.key_id, "--reason", "leaked")
     assert outcome.code == 0
-    assert outcome.stderr == (
-        f"Revoked {token.key_id}. No proxy is running on this database.\n"
-    )
+    assert outcome.stderr == (f"Revoked {token.key_id}. No proxy is running on this database.\n")
     facts = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines())
     assert (facts["status"].strip(), facts["revoked_reason"].strip()) == ("revoked", "leaked")
     again = await aegis.run("keys", "revoke", token.key_id, "--reason", "to be sure", "--json")
@@ -205,7 +205,10 @@ async def test_a_key_nobody_minted_is_not_found(aegis: Command, word: str) -> No
 async def test_a_database_without_a_schema_is_a_failure_in_one_line(early: Command) -> None:
     outcome = await early.run("keys", "list")
     assert (outcome.code, outcome.stdout) == (1, "")
-    assert outcome.stderr == 'UndefinedTableError: relation "api_keys" does not exist\n'
+    assert outcome.stderr == (
+        'UndefinedTableError: relation "api_keys" does not exist'
+        " (check AEGIS_DATABASE_URL, and that `aegis-proxy db migrate` has run)\n"
+    )
 
 
 async def test_an_unreachable_database_is_a_failure_that_shows_no_password(aegis: Command) -> None:
@@ -229,3 +232,12 @@ async def test_without_a_database_the_command_says_what_to_set(aegis: Command) -
         "The configuration cannot be used:\n  AEGIS_DATABASE_URL: there is no database to talk to"
         " (set AEGIS_DATABASE_URL, or start `aegis-proxy serve --embedded` first)\n"
     )
+
+
+async def test_a_whole_key_may_be_pasted_where_its_id_is_meant(aegis: Command) -> None:
+    """Whoever is in a hurry to revoke will; its secret is not repeated."""
+    token = await aegis.mint("--name", "pasted")
+    outcome = await aegis.run("keys", "revoke", token, "--json")
+    assert outcome.code == 0
+    assert outcome.json["status"] == "revoked"
+    assert token[19:] not in outcome.stdout + outcome.stderr
