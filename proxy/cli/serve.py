@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,12 +11,13 @@ import typer
 import uvloop
 
 from proxy.cli.context import ConfigOption, get_postgres_directory, read_settings, with_database
+from proxy.cli.lifetime import wait_and_drain
 from proxy.cli.output import say
 from proxy.database import migrate
 from proxy.errors import ConfigError, Fault
 from proxy.logs import configure_logging, get_logger
 from proxy.policy import load_policy
-from proxy.server import Proxy, run_proxy
+from proxy.server import run_proxy
 from proxy.settings import Settings
 
 log = get_logger("server")
@@ -61,28 +60,6 @@ async def _serve(settings: Settings, *, embedded: bool, migrations: bool) -> Non
             log.info("schema", applied=applied)
         proxy = await stack.enter_async_context(run_proxy(settings, policy))
         await wait_and_drain(proxy)
-
-
-async def wait_and_drain(proxy: Proxy) -> None:
-    """Return after the first SIGTERM or SIGINT and the draining it starts; a second one cuts the draining short."""
-    loop = asyncio.get_running_loop()
-    told, again = asyncio.Event(), asyncio.Event()
-
-    def hear() -> None:
-        (again if told.is_set() else told).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear)
-    await told.wait()
-    log.info("draining", exchanges=len(proxy.registry), budget_seconds=proxy.settings.server.drain_seconds)
-    draining = asyncio.create_task(proxy.drain())
-    impatient = asyncio.create_task(again.wait())
-    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
-    proxy.end_all()
-    for task in (draining, impatient):
-        task.cancel()
-    await asyncio.wait({draining, impatient})
-    log.info("stopped")
 
 
 def demo(

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from proxy.cli.context import with_database
-from proxy.cli.serve import wait_and_drain
+from proxy.cli.lifetime import wait_and_drain
 from proxy.database import Database, migrate
 from proxy.demo.sample_server import run_sample_server
 from proxy.embedded_postgres import run_embedded_postgres

@@ -6,16 +6,19 @@ import asyncio
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from mcp import MCPError
 
 from proxy import __version__
 from proxy.database import list_migrations
+from proxy.demo.sample_server import SampleServer
 from proxy.policy import Policy
 from proxy.settings import find_shipped
 from tests.cli.command import Command
-from tests.staging import GUARD_SECONDS
+from tests.staging import GUARD_SECONDS, connect
 
 
 async def test_the_version_is_told(aegis: Command) -> None:
@@ -108,3 +111,44 @@ async def test_the_proxy_migrates_serves_and_leaves_when_told(early: Command, nu
     assert "schema" in heard
     events = [json.loads(line)["event"] for line in rest.splitlines()]
     assert events.index("draining") < events.index("stopped")
+
+
+async def test_a_second_interrupt_ends_what_still_runs(aegis: Command, sample: SampleServer) -> None:
+    """The first one would let the call run for as long as the budget of ten seconds lasts."""
+    sample.platform.run_seconds, sample.platform.steps = 600, 6000
+    token = await aegis.mint("--name", "impatient")
+    listen = {"AEGIS_LISTEN": "127.0.0.1:0", "AEGIS_OPS_LISTEN": "127.0.0.1:0", "AEGIS_UPSTREAM_MCP": sample.url}
+    process = await aegis.start("serve", **listen)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(2 * GUARD_SECONDS):
+            line = await read_until(process.stdout, "listening")
+            async with connect(f"{line['data']}/mcp/v1", token, "legacy") as client:
+                call = asyncio.create_task(client.call_tool("aegis.workflow.run", {"name": "nightly-etl"}))
+                await sample.platform.runs.wait_for(started=1)
+                process.send_signal(signal.SIGINT)
+                await read_until(process.stdout, "draining")
+                assert not call.done()
+                process.send_signal(signal.SIGINT)
+                with pytest.raises(MCPError, match="shutting down"):
+                    await call
+            await process.communicate()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def read_until(output: asyncio.StreamReader, event: str) -> dict[str, Any]:
+    """The log line of this event."""
+    while True:
+        line: dict[str, Any] = json.loads(await output.readline())
+        if line["event"] == event:
+            return line
+
+
+async def test_an_embedded_database_beside_a_configured_one_is_a_contradiction(aegis: Command) -> None:
+    outcome = await aegis.run("serve", "--embedded")
+    assert outcome.code == 1
+    assert "which one is meant?" in outcome.told
