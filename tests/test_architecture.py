@@ -68,6 +68,7 @@ TESTED_BY = {
     "session_cleanup.py": "tests/journeys/test_two_proxies.py",
     "server.py": "tests/journeys/test_presets.py",
     "fittings.py": "tests/journeys/test_presets.py",
+    "cli/lifetime.py": "tests/cli/test_commands.py",
     "cli/serve.py": "tests/cli/test_commands.py",
     "cli/policy.py": "tests/cli/test_commands.py",
     # The policy is tested as the language it is, not room by room.
