@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from proxy.errors import ProxyError, RequestError
 from proxy.messages import Message, decode_json
+from proxy.policy import ListedKind
 from proxy.sse import EventRewriter, get_values, replace_field
 
-ListedKind = Literal["tool", "prompt", "uri", "uri_template"]
 Allow = Callable[[ListedKind, str], bool]
 """(kind, name) -> whether the entry may be seen."""
 

@@ -182,9 +182,8 @@ class Registry:
         record = state.record
         if record is None:
             return Reason.CREDENTIAL_INVALID
-        database_now = self._database_clock.now(now)
         version = exchange.principal.secret_version
-        fault = record.find_fault(database_now) or record.find_secret_fault(version, database_now)
+        fault = record.find_use_fault(version, self._database_clock.now(now))
         if fault is not None:
             return fault
         principal = state.get_principal(version, self._rights)

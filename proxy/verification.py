@@ -179,8 +179,7 @@ class Verifier:
         return state.get_principal(proof.secret_version, self._rights)
 
     def _find_fault(self, record: KeyRecord, proof: Proof, now: float) -> Reason | None:
-        database_now = self._database_clock.now(now)
-        return record.find_fault(database_now) or record.find_secret_fault(proof.secret_version, database_now)
+        return record.find_use_fault(proof.secret_version, self._database_clock.now(now))
 
     async def aclose(self) -> None:
         """Let the hashes under way end."""

@@ -65,6 +65,10 @@ class KeyRecord:
             return Reason.SECRET_RETIRED
         return None
 
+    def find_use_fault(self, secret_version: int, now: float) -> Reason | None:
+        """Why this key may not be used with this secret at `now`; None when it may."""
+        return self.find_fault(now) or self.find_secret_fault(secret_version, now)
+
     def get_end(self, secret_version: int) -> float | None:
         """The instant at which the key, an ancestor or this secret runs out; None means never."""
         ends = [expires_at for _, expires_at in self._lineage()]

@@ -8,7 +8,7 @@ Default is deny, there are only allow-rules, and an error while deciding denies.
 and sessions: it judges values it is handed.
 """
 
-from proxy.policy.compiled import Policy, Preset, Route, RouteMatch
+from proxy.policy.compiled import ListedKind, Policy, Preset, Route, RouteMatch
 from proxy.policy.load import load_policy, parse_policy
 from proxy.policy.rules import Allowed, Denied
 from proxy.policy.scopes import Scope
@@ -16,6 +16,7 @@ from proxy.policy.scopes import Scope
 __all__ = [
     "Allowed",
     "Denied",
+    "ListedKind",
     "Policy",
     "Preset",
     "Route",
