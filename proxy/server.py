@@ -175,7 +175,7 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
-        _run_beside(heart.receipts.run, heart.revocation.close, stack)
+        _run_beside(heart.receipts.run, lambda: None, stack)  # a missing receipt reports itself: nothing else ends
         ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
         data = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=ABORT_SECONDS)
