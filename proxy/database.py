@@ -23,6 +23,7 @@ Connection: TypeAlias = asyncpg.Connection
 
 # "aegis", as a number: the advisory lock under which one instance migrates while the others wait.
 MIGRATION_LOCK = 0x6165676973
+NAME = "aegis-proxy"
 UNNAMED = "the database"
 # What a broken, refusing or silent server raises; anything else is a bug of ours and stays loud.
 FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
@@ -35,11 +36,11 @@ def describe_failure(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-async def connect(url: str, timeout_seconds: float) -> Connection:
-    """A connection of the caller's own, outside any pool. Raises DatabaseError."""
+async def connect(url: str, timeout_seconds: float, *, name: str = NAME) -> Connection:
+    """A connection of the caller's own, outside any pool; `name` is what pg_stat_activity shows. Raises DatabaseError."""
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await asyncpg.connect(url, timeout=timeout_seconds)
+            return await asyncpg.connect(url, timeout=timeout_seconds, server_settings={"application_name": name})
     except (*FOREIGN_ERRORS, ValueError) as error:
         raise _form_connect_error(url, error) from None
 
@@ -85,7 +86,7 @@ class Database:
                 max_size=max_size,
                 timeout=connect_timeout_seconds,
                 command_timeout=query_timeout_seconds,
-                server_settings={"application_name": "aegis-proxy"},
+                server_settings={"application_name": NAME},
             )
         except (*FOREIGN_ERRORS, ValueError) as error:
             raise _form_connect_error(url, error) from None
@@ -94,6 +95,10 @@ class Database:
             yield database
         finally:
             await database._close()
+
+    async def renew(self) -> None:
+        """Have every connection replaced before its next use: the server they lead to may be the wrong one now."""
+        await self._pool.expire_connections()
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement and return its rows. Raises DatabaseError."""

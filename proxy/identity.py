@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
+from proxy.errors import Reason
+
 KeyId = NewType("KeyId", str)  # public, 12 base62 characters
 OwnerId = NewType("OwnerId", str)  # our row id of an owner, a UUID in text form
 
@@ -30,8 +32,8 @@ class Principal:
     """A verified key: what `authorization` needs to decide.
 
     `grants` are the effective scopes: the key's own, intersected with every ancestor's and with what the owner's tier
-    allows. `expires_at` is the earliest end of the key, its ancestors and the presented secret, in seconds since the
-    epoch by the database's clock; None means never.
+    allows. `ends` is the earliest end of the key, its ancestors and the presented secret, in seconds since the epoch by
+    the database's clock, and which of them it is; None means never.
     """
 
     key_id: KeyId
@@ -39,7 +41,7 @@ class Principal:
     grants: frozenset[str]
     ancestors: tuple[KeyId, ...]
     secret_version: int
-    expires_at: float | None
+    ends: tuple[float, Reason] | None
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
 
     @property

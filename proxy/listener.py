@@ -4,6 +4,8 @@ In go notifications, out come calls to whoever must know: news heard, listener p
 pool (releasing a connection runs UNLISTEN *) and trusts no silence: a half-open connection raises no error and a
 transaction-mode pooler swallows LISTEN, so every heartbeat sends a nonce to itself over a second, reserved connection.
 Notifications arrive in commit order, so the nonce that comes back proves everything committed before it was heard.
+What such a proof rests on is looked at with every beat (`_check`, `_hold_channels`, `_hold_clock`), and now and then
+whether the address still leads to the same server (`_compare_servers`). Whatever is found wrong has one mend: begin anew.
 """
 
 from __future__ import annotations
@@ -27,6 +29,13 @@ log = get_logger("listener")
 T = TypeVar("T")
 
 MAX_BACKOFF_SECONDS = 2.0
+# NTP slews; what moves the wall clock further between two beats has set it, or has stopped the whole machine.
+MAX_CLOCK_STEP_SECONDS = 1.0
+CHANNELS = "SELECT array(SELECT pg_listening_channels()) AS channels"
+# Which server, and which of its histories: a promoted standby begins a new timeline, named in its WAL files.
+SERVER = """
+SELECT system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()
+"""
 BEAT = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, pg_notify($1, $2)"
 # What must stand in the database for a silence to mean "nothing happened": triggers that fire for every writer, even
 # under session_replication_role = replica, and even after a restore that had disabled them.
@@ -57,10 +66,12 @@ class Hearer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Heartbeat interval, and how long to wait for an answer before the listener is replaced; seconds."""
+    """Heartbeat interval, how long to wait for an answer before the listener is replaced, and how often to look whether
+    the address still leads to the same server; seconds."""
 
     heartbeat_seconds: float
     patience_seconds: float
+    compare_seconds: float
 
 
 class Listener:
@@ -77,6 +88,7 @@ class Listener:
         self._hearer = hearer
         self._sent: dict[str, float] = {}
         self._heard = asyncio.Event()
+        self._wall_ahead: float | None = None  # of boot time, at the last beat
         self.fault: str | None = "not connected yet"
         self.proven = asyncio.Event()
 
@@ -97,9 +109,9 @@ class Listener:
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 
     async def _listen(self) -> None:
-        listening = await connect(self._url, self._pace.patience_seconds)
+        listening = await connect(self._url, self._pace.patience_seconds, name="aegis-proxy listening")
         try:
-            beating = await connect(self._url, self._pace.patience_seconds)
+            beating = await connect(self._url, self._pace.patience_seconds, name="aegis-proxy beating")
             try:
                 await self._serve(listening, beating)
             finally:
@@ -109,19 +121,27 @@ class Listener:
 
     async def _serve(self, listening: Connection, beating: Connection) -> None:
         """LISTEN first, then revalidate, then trust; from then on beat."""
-        await self._ask(self._check(beating))  # first, because a standby refuses LISTEN without saying what to do
+        await self._check(beating)  # first, because a standby refuses LISTEN without saying what to do
         self._sent.clear()
+        self._wall_ahead = None
         listening.add_termination_listener(lambda _connection: self._heard.set())
         await self._ask(listening.add_listener(CHANNEL, self._hear_news))
         await self._ask(listening.add_listener(self._own_channel, self._hear_nonce))
         await self._beat(beating, listening)  # proves that LISTEN was heard at all
+        server = await self._ask(listening.fetchrow(SERVER))
         await self._hearer.revalidate()
-        while True:
-            stamp = await self._beat(beating, listening)
-            self._hearer.prove(stamp)
-            self.fault = None
-            self.proven.set()
-            await asyncio.sleep(max(0.0, self._pace.heartbeat_seconds - (self._clock.boot() - stamp)))
+        comparing = asyncio.create_task(self._compare_servers(server))
+        try:
+            while not comparing.done():
+                stamp = await self._beat(beating, listening)
+                self._hearer.prove(stamp)
+                self.fault = None
+                self.proven.set()
+                await asyncio.sleep(max(0.0, self._pace.heartbeat_seconds - (self._clock.boot() - stamp)))
+            comparing.result()
+        finally:
+            comparing.cancel()
+            await asyncio.wait({comparing})
 
     async def _beat(self, beating: Connection, listening: Connection) -> float:
         """Send a nonce and wait until it is heard; the stamp taken before it was sent. Raises DatabaseError.
@@ -131,7 +151,8 @@ class Listener:
         nonce = secrets.token_hex(8)
         self._heard.clear()
         stamp = self._clock.boot()
-        await self._ask(self._check(beating))
+        self._hold_clock(stamp)
+        await self._check(beating)
         self._sent = {nonce: stamp}
         asked_at = self._clock.boot()
         row = await self._ask(beating.fetchrow(BEAT, self._own_channel, nonce))
@@ -147,10 +168,44 @@ class Listener:
             ) from error
         if listening.is_closed():
             raise DatabaseError("the listening connection was closed")
+        await self._hold_channels(listening)
         return stamp
 
+    def _hold_clock(self, boot: float) -> None:
+        """A wall clock that jumps against boot time may mean that the whole machine stood still, boot time too."""
+        ahead = self._clock.wall() - boot
+        step = 0.0 if self._wall_ahead is None else ahead - self._wall_ahead
+        self._wall_ahead = ahead
+        if abs(step) > MAX_CLOCK_STEP_SECONDS:
+            raise DatabaseError(f"this machine's clock was set by {step:+.0f} s, or the machine stood still")
+
+    async def _hold_channels(self, listening: Connection) -> None:
+        """Still listening to both: since nobody but us listens for this connection, it has listened all the while."""
+        row = await self._ask(listening.fetchrow(CHANNELS))
+        missing = {CHANNEL, self._own_channel} - set(row["channels"])
+        if missing:
+            raise DatabaseError(f"the listening connection no longer listens to {', '.join(sorted(missing))}")
+
+    async def _compare_servers(self, server: object) -> None:
+        """Look, on a fresh connection that resolves the name anew, whether it still leads to the server we listen to:
+        ends by DatabaseError when it does not. A connection that is not had proves nothing, and is tried again."""
+        while True:
+            await asyncio.sleep(self._pace.compare_seconds)
+            try:
+                fresh = await connect(self._url, self._pace.patience_seconds, name="aegis-proxy comparing")
+            except DatabaseError as error:
+                log.warning("servers_not_compared", error=str(error))
+                continue
+            try:
+                await self._check(fresh)
+                found = await self._ask(fresh.fetchrow(SERVER))
+            finally:
+                fresh.terminate()
+            if found != server:
+                raise DatabaseError("the address leads to another server now, or to another history of the same")
+
     async def _check(self, connection: Connection) -> None:
-        row = await connection.fetchrow(CHECK)
+        row = await self._ask(connection.fetchrow(CHECK))
         if row["standby"]:
             raise DatabaseError("this server is a standby, which hears nothing: name the primary")
         if row["triggers"] < TRIGGERS:

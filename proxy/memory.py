@@ -3,7 +3,8 @@
 Two layers. A *proof* says "this token's digest matches this argon2 string of that key": immutable, least recently used
 out first, keyed by a digest under a random key of this process, never by the token. A *state* says what the key may do:
 believed only while no news concerns it, and no longer than `max_age_seconds` even so, which bounds whatever escaped
-the news. *Floors* are versions already seen: an older row, such as a lagging replica's, is not believed.
+the news. *Floors* are versions already seen, of keys and owners: an older row, such as a lagging replica's, is not
+believed, and no row brings back what was revoked.
 Nothing here reads a clock or the database. cachetools is not thread-safe: one event loop's thread only.
 """
 
@@ -64,7 +65,7 @@ class KeyState:
                 grants=rights(self.record),
                 ancestors=tuple(ancestor.id for ancestor in self.record.ancestors),
                 secret_version=secret_version,
-                expires_at=self.record.get_end(secret_version),
+                ends=self.record.find_end(secret_version),
                 read_at=self.read_at,
             )
         return principal
@@ -92,7 +93,7 @@ class Memory:
         self._states: LRUCache[KeyId, KeyState] = LRUCache(max_states)
         # Unknown ids have a small shelf of their own: a flood of them must not push real keys out.
         self._unknown: TTLCache[KeyId, KeyState] = TTLCache(max_unknown, unknown_seconds, timer)
-        self._floors: LRUCache[KeyId, int] = LRUCache(max_states)
+        self._floors: LRUCache[str, int] = LRUCache(2 * max_states)  # an owner's beside its key's
         self._revoked: LRUCache[KeyId, None] = LRUCache(max_states)
 
     def digest(self, token_text: str) -> bytes:
@@ -124,13 +125,12 @@ class Memory:
             self._states.pop(state.key_id, None)
             self._unknown[state.key_id] = state
             return True
-        if record.version < self._floors.get(record.id, 0) or (
-            record.id in self._revoked and record.status != "revoked"
-        ):
+        versions, revoked = record.versions, record.revoked_ids
+        older = any(version < self._floors.get(subject, 0) for subject, version in versions.items())
+        if older or any(subject in self._revoked and subject not in revoked for subject in versions):
             return False
-        self._floors[record.id] = record.version
-        if record.status == "revoked":
-            self._revoked[record.id] = None
+        self._floors.update(versions)
+        self._revoked.update(dict.fromkeys(revoked))
         self._unknown.pop(record.id, None)
         self._states[record.id] = state
         return True

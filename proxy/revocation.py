@@ -7,7 +7,7 @@ judgement is `sessions`'; the carrying is `forwarding`'s. Trust is a matter of `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.errors import DatabaseError, Reason
@@ -23,6 +23,7 @@ from proxy.sessions import Exchange, Registry
 log = get_logger("revocation")
 
 CleanUp = Callable[[list[KeyId] | None], None]
+Renew = Callable[[], Awaitable[None]]
 
 
 def count_ended(key_id: KeyId, exchanges: Sequence[Exchange]) -> Ended:
@@ -32,7 +33,8 @@ def count_ended(key_id: KeyId, exchanges: Sequence[Exchange]) -> Ended:
 
 
 class Revocation:
-    """The conductor. `clean_up_sessions` starts ending upstream what dead keys (None: any) left there."""
+    """The conductor. `clean_up_sessions` starts ending upstream what dead keys (None: any) left there;
+    `renew_connections` has the database's connections replaced, because the address may lead elsewhere now."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Revocation:
         clock: Clock,
         database_clock: DatabaseClock,
         clean_up_sessions: CleanUp,
+        renew_connections: Renew,
         heartbeat_seconds: float,
         revalidate_seconds: float,
         count_news: Callable[[], None] = lambda: None,
@@ -58,6 +61,7 @@ class Revocation:
         self._clock = clock
         self._database_clock = database_clock
         self._clean_up_sessions = clean_up_sessions
+        self._renew_connections = renew_connections
         self._heartbeat_seconds = heartbeat_seconds
         self._revalidate_seconds = revalidate_seconds
         self._count_news = count_news
@@ -72,6 +76,9 @@ class Revocation:
     def hear(self, news: News) -> None:
         """Number the news, which pauses every relay it concerns, and have the rows read again."""
         self._count_news()
+        self._doubt_about(news)
+
+    def _doubt_about(self, news: News) -> None:
         self._news.add(news)
         touched = self._registry.find_touched(news)
         if news.key_id is not None:
@@ -85,7 +92,8 @@ class Revocation:
 
     async def revalidate(self) -> None:
         """Forget what was remembered and read again what is open. Raises DatabaseError."""
-        self.hear(EVERYTHING)
+        self._doubt_about(EVERYTHING)
+        await self._renew_connections()
         await self._revalidate_open()
 
     def prove(self, stamp: float) -> None:

@@ -260,6 +260,7 @@ def _build_heart(
         clock=clock,
         database_clock=database_clock,
         clean_up_sessions=cleanup.start,
+        renew_connections=database.renew,
         heartbeat_seconds=settings.revocation.heartbeat_seconds,
         revalidate_seconds=settings.revocation.revalidate_seconds,
         count_news=metrics.news_heard.inc,
@@ -268,7 +269,11 @@ def _build_heart(
     listener = Listener(
         require_url(settings.database.listening_url),
         instance=instance,
-        pace=Pace(settings.revocation.heartbeat_seconds, settings.revocation.lease_seconds / 2),
+        pace=Pace(
+            heartbeat_seconds=settings.revocation.heartbeat_seconds,
+            patience_seconds=settings.revocation.lease_seconds / 2,
+            compare_seconds=settings.revocation.revalidate_seconds,
+        ),
         clock=clock,
         database_clock=database_clock,
         hearer=revocation,

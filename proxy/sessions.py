@@ -110,8 +110,8 @@ class Registry:
 
     def _note_deadline(self, principal: Principal) -> None:
         """One heap entry per key and instant, however many calls it makes."""
-        if principal.expires_at is not None:
-            deadline = (principal.expires_at, principal.key_id)
+        if principal.ends is not None:
+            deadline = (principal.ends[0], principal.key_id)
             if deadline not in self._noted:
                 self._noted.add(deadline)
                 heappush(self._deadlines, deadline)
@@ -144,9 +144,9 @@ class Registry:
         if not self._lease.is_flowing(exchange.principal.read_at, now):
             exchange.ended = Reason.DATABASE_SILENT
             return Flow.ENDED
-        expires_at = exchange.principal.expires_at
-        if expires_at is not None and self._database_clock.now(now) >= expires_at:
-            exchange.ended = Reason.KEY_EXPIRED
+        ends = exchange.principal.ends
+        if ends is not None and self._database_clock.now(now) >= ends[0]:
+            exchange.ended = ends[1]
             return Flow.ENDED
         if not self._news.is_current(exchange.read_sequence, exchange.subjects):
             return Flow.PAUSED

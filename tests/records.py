@@ -31,9 +31,14 @@ def make_secret(
 
 
 def make_ancestor(
-    key_id: KeyId, *, status: str = "active", scopes: tuple[str, ...] = ("*",), expires_at: float | None = None
+    key_id: KeyId,
+    *,
+    status: str = "active",
+    scopes: tuple[str, ...] = ("*",),
+    expires_at: float | None = None,
+    version: int = 1,
 ) -> Ancestor:
-    return Ancestor(key_id, status, scopes, expires_at)
+    return Ancestor(key_id, status, scopes, expires_at, version)
 
 
 def make_record(
@@ -43,6 +48,7 @@ def make_record(
     owner: OwnerId = ADA,
     tenant: str = "default",
     owner_disabled: bool = False,
+    owner_version: int = 1,
     status: str = "active",
     scopes: tuple[str, ...] = ("*",),
     expires_at: float | None = None,
@@ -55,6 +61,7 @@ def make_record(
         id=key_id,
         owner=Owner(owner, tenant, "local", f"subject of {owner}", "free"),
         owner_disabled=owner_disabled,
+        owner_version=owner_version,
         status=status,
         scopes=scopes,
         expires_at=expires_at,

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.errors import Reason
 from proxy.identity import KeyId
+from proxy.keys.record import Ancestor
 from proxy.memory import KeyState, Memory, Proof
 from proxy.news import EVERYTHING, News, NewsLog
 from tests.clocks import ManualClock
@@ -47,9 +48,16 @@ def memory(news: NewsLog, clock: ManualClock) -> Memory:
 
 
 def make_state(
-    clock: ManualClock, news: NewsLog, key_id: KeyId = KEY, *, version: int = 1, status: str = "active"
+    clock: ManualClock,
+    news: NewsLog,
+    key_id: KeyId = KEY,
+    *,
+    version: int = 1,
+    owner_version: int = 1,
+    status: str = "active",
+    ancestors: tuple[Ancestor, ...] = (make_ancestor(PARENT),),
 ) -> KeyState:
-    record = make_record(key_id, version=version, status=status, ancestors=(make_ancestor(PARENT),))
+    record = make_record(key_id, version=version, owner_version=owner_version, status=status, ancestors=ancestors)
     return KeyState(key_id, record, news.sequence, clock.boot())
 
 
@@ -151,8 +159,8 @@ def test_a_state_makes_one_principal_for_each_secret(clock: ManualClock, news: N
     state = KeyState(KEY, record, news.sequence, clock.boot())
     old, new = state.get_principal(1, find_rights), state.get_principal(2, find_rights)
     assert state.get_principal(1, find_rights) is old
-    assert (old.secret_version, old.expires_at) == (1, 50.0)
-    assert (new.secret_version, new.expires_at) == (2, 70.0)
+    assert (old.secret_version, old.ends) == (1, (50.0, Reason.SECRET_RETIRED))
+    assert (new.secret_version, new.ends) == (2, (70.0, Reason.KEY_EXPIRED))
     assert new.lineage == (KEY, PARENT)
     assert new.grants == {"agent:list"}
     assert new.owner == record.owner
@@ -212,6 +220,32 @@ def test_a_row_older_than_one_already_seen_is_not_believed(memory: Memory, clock
     assert memory.keep_state(make_state(clock, news, version=8))
     assert not memory.keep_state(make_state(clock, news, version=7))
     assert not memory.is_revoked(KEY)
+
+
+def test_a_row_with_an_owner_or_an_ancestor_older_than_one_already_seen_is_not_believed(
+    memory: Memory, clock: ManualClock, news: NewsLog
+) -> None:
+    """A replica that lags behind may know the key itself, but not yet that its owner or its parent changed."""
+    parent = make_ancestor(PARENT, version=7)
+    assert memory.keep_state(make_state(clock, news, owner_version=5, ancestors=(parent,)))
+    for owner_version, parent_version in ((4, 7), (5, 6)):
+        ancestors = (make_ancestor(PARENT, version=parent_version),)
+        assert not memory.keep_state(
+            make_state(clock, news, OTHER, version=9, owner_version=owner_version, ancestors=ancestors)
+        )
+    assert memory.keep_state(make_state(clock, news, OTHER, owner_version=5, ancestors=(parent,)))
+
+
+def test_an_ancestor_seen_revoked_stays_so_for_all_that_descends_from_it(
+    memory: Memory, clock: ManualClock, news: NewsLog
+) -> None:
+    revoked = make_ancestor(PARENT, status="revoked", version=2)
+    assert memory.keep_state(make_state(clock, news, status="revoked", version=2, ancestors=(revoked,)))
+    assert memory.is_revoked(PARENT)
+    for status in ("active", "disabled"):
+        parent = make_ancestor(PARENT, status=status, version=3)
+        assert not memory.keep_state(make_state(clock, news, OTHER, ancestors=(parent,)))
+    assert memory.keep_state(make_state(clock, news, OTHER, ancestors=(revoked,)))
 
 
 def test_a_key_seen_revoked_stays_so_whatever_version_a_row_has(

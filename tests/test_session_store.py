@@ -27,7 +27,7 @@ PRINCIPAL = Principal(
     grants=frozenset({"workflow:run:nightly-etl", "agent:list"}),
     ancestors=(),
     secret_version=1,
-    expires_at=None,
+    ends=None,
     read_at=0.0,
 )
 STRANGER = replace(PRINCIPAL, key_id=KeyId("key000000002"))

@@ -249,6 +249,14 @@ def test_a_shortened_key_ends_at_its_new_deadline(desk: Desk) -> None:
     assert desk.end_expired() == [exchange]
 
 
+def test_a_rotated_secret_that_runs_out_ends_what_it_opened_by_its_own_name(desk: Desk) -> None:
+    secret = make_secret(form_secret_token(KEY), not_after=desk.database_now + 1.0)
+    exchange = desk.open(make_record(KEY, secrets=[secret], expires_at=desk.database_now + 2.0))
+    desk.clock.advance(1.0)
+    assert desk.end_expired() == [exchange]
+    assert exchange.ended is Reason.SECRET_RETIRED
+
+
 def test_an_expiry_taken_back_and_given_again_still_counts(desk: Desk) -> None:
     record = make_record(KEY, expires_at=desk.database_now + 1.0)
     exchange = desk.open(record)
@@ -491,9 +499,9 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule()
     def end_expired(self) -> None:
         for exchange in self.desk.end_expired():
-            assert exchange.ended in (Reason.KEY_EXPIRED, Reason.DATABASE_SILENT)
-        deadlines = [held.exchange.principal.expires_at for held in self.live()]
-        assert all(deadline is None or deadline > self.desk.database_now for deadline in deadlines)
+            assert exchange.ended in (Reason.KEY_EXPIRED, Reason.SECRET_RETIRED, Reason.DATABASE_SILENT)
+        ends = [held.exchange.principal.ends for held in self.live()]
+        assert all(end is None or end[0] > self.desk.database_now for end in ends)
 
     # What must always be so.
 
@@ -541,8 +549,8 @@ class RegistryMachine(RuleBasedStateMachine):
     def no_deadline_is_overlooked(self) -> None:
         deadline = self.desk.registry.find_deadline()
         for held in self.live():
-            expires_at = held.exchange.principal.expires_at
-            assert expires_at is None or (deadline is not None and deadline <= expires_at)
+            ends = held.exchange.principal.ends
+            assert ends is None or (deadline is not None and deadline <= ends[0])
 
     def teardown(self) -> None:
         for held in self.held:

@@ -343,7 +343,7 @@ async def test_both_secrets_of_a_rotated_key_work_until_the_old_one_runs_out(
 async def test_a_remembered_key_expires_at_the_instant(hall: Hall, table: Table) -> None:
     table.put(dataclasses.replace(table.rows[KEY], expires_at=hall.database_now + 1.0))
     principal = await hall.verify()
-    assert principal.expires_at == hall.database_now + 1.0
+    assert principal.ends == (hall.database_now + 1.0, Reason.KEY_EXPIRED)
     hall.clock.advance(1.0 - 2**-10)
     assert await hall.verify() is principal
     hall.clock.advance(2**-10)

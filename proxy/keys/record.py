@@ -33,6 +33,7 @@ class Ancestor:
     status: str
     scopes: tuple[str, ...]
     expires_at: float | None
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class KeyRecord:
     id: KeyId
     owner: Owner
     owner_disabled: bool
+    owner_version: int
     status: str
     scopes: tuple[str, ...]
     expires_at: float | None
@@ -69,11 +71,23 @@ class KeyRecord:
         """Why this key may not be used with this secret at `now`; None when it may."""
         return self.find_fault(now) or self.find_secret_fault(secret_version, now)
 
-    def get_end(self, secret_version: int) -> float | None:
-        """The instant at which the key, an ancestor or this secret runs out; None means never."""
-        ends = [expires_at for _, expires_at in self._lineage()]
-        ends.append(self.secrets[secret_version].not_after)
-        return min((end for end in ends if end is not None), default=None)
+    def find_end(self, secret_version: int) -> tuple[float, Reason] | None:
+        """The instant at which the key, an ancestor or this secret runs out, and which it was; None means never."""
+        ends = [(expires_at, Reason.KEY_EXPIRED) for _, expires_at in self._lineage()]
+        ends.append((self.secrets[secret_version].not_after, Reason.SECRET_RETIRED))
+        return min(((end, reason) for end, reason in ends if end is not None), default=None)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of every row this was read from, by the id of its key or owner."""
+        ancestors: dict[str, int] = {ancestor.id: ancestor.version for ancestor in self.ancestors}
+        return {self.id: self.version, self.owner.id: self.owner_version} | ancestors
+
+    @property
+    def revoked_ids(self) -> list[KeyId]:
+        """The key and its ancestors, as far as they are revoked."""
+        lineage = [(self.id, self.status), *((ancestor.id, ancestor.status) for ancestor in self.ancestors)]
+        return [key_id for key_id, status in lineage if status == "revoked"]
 
     def _lineage(self) -> Iterator[tuple[str, float | None]]:
         """Status and end of the key and of everything it descends from."""

@@ -32,11 +32,12 @@ WITH RECURSIVE lineage AS (
 )
 SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS expires_at, k.version,
        o.id::text AS owner_id, o.tenant_id, o.issuer, o.subject, o.tier, o.disabled_at IS NOT NULL AS owner_disabled,
+       o.version AS owner_version,
        (SELECT coalesce(json_agg(json_build_array(
                    s.version, encode(s.tag, 'hex'), s.hash, extract(epoch FROM s.not_after)::text)), '[]')
           FROM api_key_secrets s WHERE s.key_id = k.id) AS secrets,
        (SELECT coalesce(json_agg(json_build_array(
-                   a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text) ORDER BY l.depth), '[]')
+                   a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version) ORDER BY l.depth), '[]')
           FROM lineage l JOIN api_keys a ON a.id = l.id WHERE l.leaf = k.id AND l.depth > 0) AS ancestors
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
  WHERE k.id = ANY($1::text[])
@@ -189,11 +190,11 @@ def _form_summary(row: asyncpg.Record) -> KeySummary:
 
 def _form_record(row: asyncpg.Record) -> KeyRecord:
     ancestors = tuple(
-        Ancestor(KeyId(id_), status, tuple(scopes), _seconds(expires_at))
-        for id_, status, scopes, expires_at in json.loads(row["ancestors"])
+        Ancestor(KeyId(id_), status, tuple(scopes), _seconds(expires_at), version)
+        for id_, status, scopes, expires_at, version in json.loads(row["ancestors"])
     )
     if len(ancestors) > MAX_ANCESTORS:
-        ancestors = (Ancestor(KeyId(row["id"]), "too many ancestors", (), None),)
+        ancestors = (Ancestor(KeyId(row["id"]), "too many ancestors", (), None, 0),)
     secrets = {
         version: Secret(version, bytes.fromhex(tag), argon2_string, _seconds(not_after))
         for version, tag, argon2_string, not_after in json.loads(row["secrets"])
@@ -202,6 +203,7 @@ def _form_record(row: asyncpg.Record) -> KeyRecord:
         id=KeyId(row["id"]),
         owner=Owner(OwnerId(row["owner_id"]), row["tenant_id"], row["issuer"], row["subject"], row["tier"]),
         owner_disabled=row["owner_disabled"],
+        owner_version=row["owner_version"],
         status=row["status"],
         scopes=tuple(row["scopes"]),
         expires_at=row["expires_at"],

@@ -63,7 +63,7 @@ class Desk:
 
 
 def form_record(key_id: KeyId, version: int) -> KeyRecord:
-    return KeyRecord(key_id, OWNER, False, "active", (), None, version, {}, ())
+    return KeyRecord(key_id, OWNER, False, 1, "active", (), None, version, {}, ())
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

@@ -28,6 +28,7 @@ RECORD = KeyRecord(
     id=KeyId("key000000000"),
     owner=Owner(OwnerId("f3b1"), "default", "local", "ada", "pro"),
     owner_disabled=False,
+    owner_version=1,
     status="active",
     scopes=("workflow:run",),
     expires_at=None,
@@ -38,7 +39,7 @@ RECORD = KeyRecord(
 
 
 def form_ancestor(status: str = "active", expires_at: float | None = None) -> Ancestor:
-    return Ancestor(KeyId("parent000000"), status, ("workflow:run",), expires_at)
+    return Ancestor(KeyId("parent000000"), status, ("workflow:run",), expires_at, 1)
 
 
 @pytest.mark.parametrize(("status", "reason"), REASONS.items())
@@ -140,7 +141,7 @@ def test_a_secret_that_is_gone_is_retired(version: int) -> None:
         (float("inf"), 2.0, None, 2.0),
     ],
 )
-def test_the_end_is_the_first_of_keys_ancestors_and_secrets(
+def test_the_end_is_the_first_of_keys_ancestors_and_secrets_and_says_which(
     key_end: float | None, parent_end: float | None, secret_end: float | None, end: float | None
 ) -> None:
     record = replace(
@@ -149,7 +150,15 @@ def test_the_end_is_the_first_of_keys_ancestors_and_secrets(
         ancestors=(form_ancestor(), form_ancestor(expires_at=parent_end)),
         secrets={1: Secret(1, b"tag1", "hash", secret_end), 2: Secret(2, b"tag2", "hash", 0.5)},
     )
-    assert record.get_end(1) == end
+    reason = Reason.SECRET_RETIRED if end == secret_end else Reason.KEY_EXPIRED
+    assert record.find_end(1) == (None if end is None else (end, reason))
+
+
+def test_a_record_tells_the_versions_of_all_it_was_read_from_and_what_of_it_is_revoked() -> None:
+    record = replace(RECORD, version=5, owner_version=7, ancestors=(replace(form_ancestor("revoked"), version=6),))
+    assert record.versions == {RECORD.id: 5, RECORD.owner.id: 7, "parent000000": 6}
+    assert record.revoked_ids == ["parent000000"]
+    assert replace(record, status="revoked").revoked_ids == [RECORD.id, "parent000000"]
 
 
 def test_a_record_shows_neither_tag_nor_hash() -> None:
