@@ -73,6 +73,7 @@ TABLE: dict[Reason, Row] = {
     Reason.RIGHTS_CHANGED: Row(403, "The key's rights changed", "insufficient_scope"),
     Reason.SESSION_UNKNOWN: Row(404, "Session not found"),
     # Never 401 or 403 for what we cannot know: clients throw keys away on those.
+    Reason.TOO_MANY_CONNECTIONS: Row(503, "Too many connections", close=True),
     Reason.HASHING_BUSY: Row(503, "Busy"),
     Reason.STATE_UNKNOWN: Row(503, "Key state unknown"),
     Reason.DATABASE_SILENT: Row(503, "Key database silent"),

@@ -2,7 +2,9 @@
 
 aiohttp 3.14 sets no deadline before a handler runs, answers a malformed request with the bytes it could not read, and
 logs a traceback for each. Here a request head has to arrive in time, an unreadable one gets a constant answer and a
-counted, short line, and a client that leaves is noticed by whoever asked to be told (`on_lost`).
+counted, short line, and a client that leaves is noticed by whoever asked to be told (`on_lost`). It also accepts
+connections until there are no descriptors left, for the database neither: here those beyond a number are told to come
+back later.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.envelope import SUPPORTED_VERSIONS
-from proxy.errors import Reason, RequestError
+from proxy.errors import Reason, Refusal, RequestError, UnavailableError
 from proxy.logs import get_logger
 
 log = get_logger("connection")
 
+# Connections beyond the limit that are open at once, to be told so; any more are closed without a word.
+MAX_SHED = 32
 TOO_MANY_FIELDS = "Too many headers received"  # aiohttp has no exception of its own for it
 
 
@@ -32,20 +36,22 @@ class ClientConnection(RequestHandler):
         "_head_timeout_seconds",
         "_reader_deadline",
         "_refuse",
+        "_server",
         "_slow_reader_seconds",
         "on_lost",
     )
 
     def __init__(
         self,
-        manager: web.Server,
+        manager: ClientServer,
         *,
         head_timeout_seconds: float,
         slow_reader_seconds: float,
-        refuse: Callable[[RequestError], web.Response],
+        refuse: Callable[[Refusal], web.Response],
         **settings: Any,  # noqa: ANN401 - aiohttp's own, passed through
     ) -> None:
         super().__init__(manager, **settings)
+        self._server = manager
         self._head_timeout_seconds = head_timeout_seconds
         self._slow_reader_seconds = slow_reader_seconds
         self._reader_deadline: asyncio.TimerHandle | None = None
@@ -56,6 +62,21 @@ class ClientConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._arm()
+        excess = self._server.excess
+        if excess > MAX_SHED:
+            self._abort()
+        elif excess > 0:
+            self._request_handler = self._shed
+
+    async def _shed(self, _request: web.BaseRequest) -> web.Response:
+        """In the handler's place. Whatever the request is, there is no room for it."""
+        response = self._refuse(
+            UnavailableError(
+                Reason.TOO_MANY_CONNECTIONS, "This instance has too many connections.", retry_after_seconds=1
+            )
+        )
+        response.force_close()
+        return response
 
     def data_received(self, data: bytes) -> None:
         """A head begun has to be finished in time; one that has arrived stops the clock.
@@ -145,7 +166,16 @@ class ClientConnection(RequestHandler):
 
 
 class ClientServer(web.Server):
-    """aiohttp's low-level server, making `ClientConnection`s."""
+    """aiohttp's low-level server, making `ClientConnection`s: `max_connections` that are served."""
+
+    def __init__(self, *arguments: Any, max_connections: int, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        super().__init__(*arguments, **settings)
+        self._max_connections = max_connections
+
+    @property
+    def excess(self) -> int:
+        """How many connections there are beyond those that are served; not above 0 when there are none."""
+        return len(self._connections) - self._max_connections
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, loop=self._loop, **self._kwargs)

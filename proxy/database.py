@@ -37,7 +37,10 @@ def describe_failure(error: BaseException) -> str:
 
 
 async def connect(url: str, timeout_seconds: float, *, name: str = NAME) -> Connection:
-    """A connection of the caller's own, outside any pool; `name` is what pg_stat_activity shows. Raises DatabaseError."""
+    """A connection of the caller's own, outside any pool. Raises DatabaseError.
+
+    `name` is what pg_stat_activity shows.
+    """
     try:
         async with asyncio.timeout(timeout_seconds):
             return await asyncpg.connect(url, timeout=timeout_seconds, server_settings={"application_name": name})

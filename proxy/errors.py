@@ -59,6 +59,7 @@ class Reason(StrEnum):
     RIGHTS_CHANGED = "rights_changed"  # while the call ran, the key lost what the call rested on
     SESSION_UNKNOWN = "session_unknown"  # of another key, or of nobody: never told apart
     # what we cannot say right now
+    TOO_MANY_CONNECTIONS = "too_many_connections"
     HASHING_BUSY = "hashing_busy"
     STATE_UNKNOWN = "state_unknown"
     DATABASE_SILENT = "database_silent"

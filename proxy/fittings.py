@@ -5,12 +5,14 @@ In go settings, out come a pool, upstreams, a hasher, limits. This room makes th
 
 from __future__ import annotations
 
+import resource
 import secrets
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from pydantic import SecretStr
 
+from proxy.client_connection import MAX_SHED
 from proxy.clock import Clock
 from proxy.database import Database
 from proxy.envelope import LOOPBACK_NAMES
@@ -28,6 +30,9 @@ from proxy.settings import Settings, UpstreamSettings
 from proxy.upstream import Upstream
 
 log = get_logger("server")
+
+# For the listeners, the connections that hear the news, the log, and the clients that are told to come back later.
+RESERVED_DESCRIPTORS = 32 + MAX_SHED
 
 
 def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
@@ -119,6 +124,29 @@ def form_door_rules(settings: Settings) -> DoorRules:
         max_json_depth=server.max_json_depth,
         body_timeout_seconds=server.body_timeout_seconds,
     )
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as this process may ask for: each stream takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def find_max_connections(settings: Settings) -> int:
+    """As set, else by the limit of open files: a client's connection may need one upstream. Raises ConfigError."""
+    upstreams = [one for one in (settings.upstreams.mcp, settings.upstreams.api) if one is not None]
+    reserved = (
+        RESERVED_DESCRIPTORS + settings.database.pool_max_size + sum(one.max_idle_connections for one in upstreams)
+    )
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = 1_000_000 if limit == resource.RLIM_INFINITY else (limit - reserved) // 2
+    wanted = settings.server.max_connections or room
+    if not 0 < wanted <= room:
+        mend = f"raise the limit (ulimit -n) to {reserved + 2 * max(wanted, 100)}, or lower server.max_connections"
+        raise ConfigError(
+            [Fault("open files", None, f"a limit of {limit} leaves room for {max(0, room)} clients", mend)]
+        )
+    return wanted
 
 
 def require_c_parser() -> None:

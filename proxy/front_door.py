@@ -264,7 +264,7 @@ class FrontDoor:
             response.force_close()  # what was not read must not be taken for the next request
         return response
 
-    def refuse_unread(self, refusal: RequestError) -> web.Response:
+    def refuse_unread(self, refusal: Refusal) -> web.Response:
         """The answer to something that never became a request."""
         request_id = secrets.token_hex(8)
         self._metrics.count_request("none", refusal.reason)

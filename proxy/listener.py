@@ -5,7 +5,7 @@ pool (releasing a connection runs UNLISTEN *) and trusts no silence: a half-open
 transaction-mode pooler swallows LISTEN, so every heartbeat sends a nonce to itself over a second, reserved connection.
 Notifications arrive in commit order, so the nonce that comes back proves everything committed before it was heard.
 What such a proof rests on is looked at with every beat (`_check`, `_hold_channels`, `_hold_clock`), and now and then
-whether the address still leads to the same server (`_compare_servers`). Whatever is found wrong has one mend: begin anew.
+whether the address still leads to the same server (`_compare_servers`). What is found wrong has one mend: begin anew.
 """
 
 from __future__ import annotations

@@ -65,6 +65,12 @@ class Metrics:
         )
 
         self._lease = Gauge("aegis_lease_state", "1 for the state of trust in the news", ["state"], registry=registry)
+        self._bounds = Gauge(
+            "aegis_revocation_bound_seconds",
+            "Nothing outlives a change by more, whether its news is sent or not",
+            ["news"],
+            registry=registry,
+        )
         self._lease_seconds = Gauge("aegis_lease_remaining_seconds", "Until memory is distrusted", registry=registry)
         self.news_heard = Counter("aegis_news_heard", "Notifications of changed keys and owners", registry=registry)
         self.database_clock_skew_seconds = Gauge(
@@ -78,6 +84,7 @@ class Metrics:
             "aegis_upstream_connections", "Connections to an upstream", ["upstream", "state"], registry=registry
         )
 
+        self.tasks = Gauge("aegis_tasks", "Tasks of the event loop", registry=registry)
         self._policy = Info("aegis_policy", "The policy in force", registry=registry)
         Info("aegis_build", "What is running", registry=registry).info(
             {"version": version, "python": platform.python_version()}
@@ -108,6 +115,10 @@ class Metrics:
         for state in Trust:
             self._lease.labels(state).set(state is trust)
         self._lease_seconds.set(max(0.0, remaining_seconds))
+
+    def show_bounds(self, sent_seconds: float, silent_seconds: float) -> None:
+        self._bounds.labels("sent").set(sent_seconds)
+        self._bounds.labels("silent").set(silent_seconds)
 
     def show_upstream(self, upstream: str, *, idle: int, active: int) -> None:
         self._upstream_connections.labels(upstream, "idle").set(idle)

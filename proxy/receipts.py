@@ -9,9 +9,9 @@ it has closed itself, unconfirmed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from proxy.database import Database
@@ -23,6 +23,7 @@ log = get_logger("receipts")
 
 WAIT_SECONDS = 5.0
 POLL_SECONDS = 0.02
+MAX_LOGGED_KEYS = 10
 REGISTER = """
 INSERT INTO instances (id, version, bound_seconds) VALUES ($1, $2, $3)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
@@ -39,6 +40,8 @@ SELECT c.key_id, $1, c.streams, c.calls
   FROM unnest($2::text[], $3::integer[], $4::integer[]) AS c (key_id, streams, calls)
 ON CONFLICT (key_id, instance) DO UPDATE
    SET streams = revocation_receipts.streams + excluded.streams, calls = revocation_receipts.calls + excluded.calls
+RETURNING (SELECT extract(epoch FROM confirmed_at - k.revoked_at)::float8 * 1000 FROM api_keys k WHERE k.id = key_id)
+          AS milliseconds
 """
 # Every instance that may have been alive when the key was revoked.
 READ = """
@@ -118,24 +121,32 @@ class Receipts:
 
     def confirm(self, ended: Sequence[Ended]) -> None:
         """Write down, beside everything else, that these keys are refused here and that nothing flows for them."""
-        task = asyncio.create_task(
-            self._try(
-                CONFIRM,
-                self._instance,
-                [one.key_id for one in ended],
-                [one.streams for one in ended],
-                [one.calls for one in ended],
-            )
-        )
+        task = asyncio.create_task(self._confirm(ended))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    async def _try(self, statement: str, *arguments: object) -> None:
+    async def _confirm(self, ended: Sequence[Ended]) -> None:
+        key_ids, streams, calls = zip(*((one.key_id, one.streams, one.calls) for one in ended), strict=True)
+        rows = await self._try(CONFIRM, self._instance, key_ids, streams, calls)
+        if rows:
+            log.info(
+                "revocation_confirmed",
+                key_ids=key_ids[:MAX_LOGGED_KEYS],
+                keys=len(key_ids),
+                streams=sum(streams),
+                calls=sum(calls),
+                milliseconds=max(
+                    (row["milliseconds"] for row in rows if row["milliseconds"] is not None), default=None
+                ),
+            )
+
+    async def _try(self, statement: str, *arguments: object) -> Sequence[Mapping[str, Any]]:
         """A word that could not be written is reported by its absence."""
         try:
-            await self._database.fetch(statement, *arguments)
+            return await self._database.fetch(statement, *arguments)
         except DatabaseError as error:
             log.warning("receipt_not_written", error=str(error))
+            return []
 
     async def aclose(self) -> None:
         """Let the words under way be written."""

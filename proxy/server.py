@@ -23,6 +23,7 @@ from proxy.database import Database
 from proxy.errors import ProxyError, Reason
 from proxy.filtering import Allow
 from proxy.fittings import (
+    find_max_connections,
     form_door_rules,
     form_limits,
     get_secret_key,
@@ -126,6 +127,7 @@ class Proxy:
             "trust": self.judge_trust(),
             "policy": self.policy.revision,
             "bound_seconds": self.settings.revocation.bound_seconds,
+            "silent_bound_seconds": self.settings.revocation.silent_bound_seconds,
             "exchanges": len(self.registry),
         }
 
@@ -134,6 +136,7 @@ class Proxy:
         heart, now = self.heart, self.heart.clock.boot()
         metrics.show_lease(heart.lease.judge(now), heart.lease.trusted_until - now)
         metrics.hashing_queue.set(hasher.pending)
+        metrics.tasks.set(len(asyncio.all_tasks()))
         for kind, live in heart.registry.count_kinds().items():
             metrics.show_exchanges(kind, live)
         for name, destination in self.destinations.items():
@@ -163,8 +166,10 @@ class Proxy:
 async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
     """A proxy for as long as the context lasts. Raises ConfigError, DatabaseError, ListenError."""
     require_c_parser()
+    max_connections = find_max_connections(settings)
     metrics = Metrics(__version__)
     metrics.show_policy(policy.revision)
+    metrics.show_bounds(settings.revocation.bound_seconds, settings.revocation.silent_bound_seconds)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         destinations = open_destinations(settings, stack)
@@ -178,7 +183,7 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
         _run_beside(heart.receipts.run, lambda: None, stack)  # a missing receipt reports itself: nothing else ends
         ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
-        data = web.ServerRunner(_build_client_server(door, settings), shutdown_timeout=ABORT_SECONDS)
+        data = web.ServerRunner(_build_client_server(door, settings, max_connections), shutdown_timeout=ABORT_SECONDS)
         proxy.data_address = await _listen(data, settings.listen, stack)
         log.info(
             "listening",
@@ -189,6 +194,8 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
             policy=policy.revision,
             lease_seconds=settings.revocation.lease_seconds,
             bound_seconds=settings.revocation.bound_seconds,
+            silent_bound_seconds=settings.revocation.silent_bound_seconds,
+            max_connections=max_connections,
         )
         yield proxy
 
@@ -361,7 +368,7 @@ async def _listen(runner: web.BaseRunner, address: Address, stack: AsyncExitStac
     return Address(f"[{host}]" if ":" in host else host, port)
 
 
-def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
+def _build_client_server(door: FrontDoor, settings: Settings, max_connections: int) -> ClientServer:
     """aiohttp's defaults replaced: they keep idle connections for an hour and unpack bodies without saying so."""
     limits = settings.server
     return ClientServer(
@@ -370,6 +377,7 @@ def _build_client_server(door: FrontDoor, settings: Settings) -> ClientServer:
         head_timeout_seconds=limits.header_timeout_seconds,
         slow_reader_seconds=limits.slow_reader_seconds,
         refuse=door.refuse_unread,
+        max_connections=max_connections,
         keepalive_timeout=limits.keepalive_timeout_seconds,
         lingering_time=LINGERING_SECONDS,
         max_line_size=limits.max_line_bytes,

@@ -198,6 +198,9 @@ class AfterLeavingSettings(Section):
 
 
 class ServerSettings(Section):
+    max_connections: Count | None = Field(
+        None, ge=1, le=1_000_000, description="of clients; null: as descriptors allow"
+    )
     max_body_bytes: Count = Field(4 * MiB, ge=1 * KiB, le=256 * MiB, description="request body")
     max_answer_bytes: Count = Field(8 * MiB, ge=64 * KiB, le=256 * MiB, description="list answer held to be filtered")
     max_json_depth: Count = Field(64, ge=8, le=200, description="nesting of a message")
@@ -244,6 +247,11 @@ class RevocationSettings(Section):
     def bound_seconds(self) -> float:
         """The published promise: nothing outlives a committed revocation by more."""
         return self.lease_seconds + self.grace_seconds + self.database_loss_grace_seconds
+
+    @property
+    def silent_bound_seconds(self) -> float:
+        """The same for a change whose news was never sent: a round that fails is not waited for twice."""
+        return 2 * self.revalidate_seconds + self.bound_seconds
 
     @field_validator("lease_seconds")
     @classmethod

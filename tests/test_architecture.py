@@ -58,7 +58,6 @@ TESTED_BY = {
     "errors.py": "tests/journeys/test_refusals.py",
     "identity.py": "tests/test_authorization.py",
     # What only shows on a socket.
-    "client_connection.py": "tests/journeys/test_wire.py",
     "front_door.py": "tests/journeys/test_refusals.py",
     "forwarding.py": "tests/journeys/test_wall.py",
     "relay.py": "tests/journeys/test_leaving.py",

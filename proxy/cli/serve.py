@@ -15,6 +15,7 @@ from proxy.cli.lifetime import wait_and_drain
 from proxy.cli.output import say
 from proxy.database import migrate
 from proxy.errors import ConfigError, Fault
+from proxy.fittings import raise_descriptor_limit
 from proxy.logs import configure_logging, get_logger
 from proxy.policy import load_policy
 from proxy.server import run_proxy
@@ -38,6 +39,7 @@ def serve(
     if policy is not None:
         settings = settings.model_copy(update={"policy": policy})
     configure_logging(settings.log_level)
+    raise_descriptor_limit()
     uvloop.run(_serve(settings, embedded=embedded, migrations=migrations))
 
 
