@@ -71,6 +71,7 @@ TABLE: dict[Reason, Row] = {
     Reason.MESSAGE_DENIED: Row(403, "Not allowed for this key", "insufficient_scope"),
     Reason.METHOD_UNKNOWN: Row(404, "Unknown method", rpc_code=-32601),
     Reason.RIGHTS_CHANGED: Row(403, "The key's rights changed", "insufficient_scope"),
+    Reason.HANDLE_UNKNOWN: Row(400, "Handle not found", rpc_code=-32602),  # as the SDKs' servers answer
     Reason.SESSION_UNKNOWN: Row(404, "Session not found"),
     # Never 401 or 403 for what we cannot know: clients throw keys away on those.
     Reason.TOO_MANY_CONNECTIONS: Row(503, "Too many connections", close=True),
@@ -143,6 +144,8 @@ def _settle_status(refusal: Refusal, row: Row, dialect: Dialect) -> int:
     answerable = dialect.json_rpc and refusal.rpc_id is not None
     if refusal.reason in (Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED) and answerable:
         return 200 if dialect.rpc_denials == "json-rpc" else 403
+    if refusal.reason is Reason.HANDLE_UNKNOWN and answerable and not dialect.modern:
+        return 200  # before 2026-07-28 editors take 400 for the end of their session
     if refusal.reason is Reason.METHOD_UNKNOWN and dialect.json_rpc:
         if not answerable:
             return 403

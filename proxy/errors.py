@@ -57,6 +57,7 @@ class Reason(StrEnum):
     MESSAGE_DENIED = "message_denied"
     METHOD_UNKNOWN = "method_unknown"  # an RPC method no rule names
     RIGHTS_CHANGED = "rights_changed"  # while the call ran, the key lost what the call rested on
+    HANDLE_UNKNOWN = "handle_unknown"  # a requestState or task of another key, another request, or nobody
     SESSION_UNKNOWN = "session_unknown"  # of another key, or of nobody: never told apart
     # what we cannot say right now
     TOO_MANY_CONNECTIONS = "too_many_connections"

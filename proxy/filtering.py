@@ -41,9 +41,10 @@ LIST_KINDS: Mapping[str, ListKind] = {
     "prompts/list": ListKind("prompts", "name", "prompt"),
     "resources/list": ListKind("resources", "uri", "uri"),
     "resources/templates/list": ListKind("resourceTemplates", "uriTemplate", "uri_template"),
+    "tasks/list": ListKind("tasks", "taskId", "task"),
 }
 # A text without any of these holds no list member, however it is read: its name could only hide in escaped letters.
-_TRACES = re.compile(rb'"(?:tools|prompts|resources|resourceTemplates)"|\\u00[4-7]')
+_TRACES = re.compile(rb'"(?:tools|prompts|resources|resourceTemplates|tasks)"|\\u00[4-7]')
 
 
 class UnfilterableAnswer(ProxyError):

@@ -18,11 +18,13 @@ from proxy.authorization import Permit
 from proxy.clock import Clock
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
 from proxy.filtering import Allow
+from proxy.handles import STATE_SECONDS, STATEFUL_METHODS, Binder, Handles, form_context, form_event_context
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
 from proxy.relay import Limits, Relay, refuse_ended
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Flow, Registry
+from proxy.task_store import TaskStore, hash_task_id
 from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
 
 
@@ -43,6 +45,7 @@ class Outbound:
     headers: Collection[tuple[str, str]]
     body: bytes
     session_id: str | None = field(repr=False)
+    last_event_id: str | None
     request_id: str
 
 
@@ -63,6 +66,8 @@ class Forwarder:
         destinations: Mapping[str, Destination],
         registry: Registry,
         session_store: SessionStore,
+        task_store: TaskStore,
+        binder: Binder,
         clock: Clock,
         limits: Limits,
         may_list: Callable[[Permit, Exchange], Allow],
@@ -72,6 +77,8 @@ class Forwarder:
         self._destinations = destinations
         self._registry = registry
         self._session_store = session_store
+        self._task_store = task_store
+        self._binder = binder
         self._clock = clock
         self._limits = limits
         self._may_list = may_list
@@ -88,7 +95,9 @@ class Forwarder:
             exchange,
             request,
             judge_flow=lambda: self._registry.judge_flow(exchange, self._clock.boot()),
-            allow=self._may_list(permit, exchange),
+            allow=await self._form_allow(permit, exchange),
+            handles=self._form_handles(permit, exchange, outbound),
+            bind_tasks=lambda task_ids: self._bind_tasks(permit, exchange, task_ids),
             limits=self._limits,
             count_dropped=self._count_dropped,
         )
@@ -97,7 +106,10 @@ class Forwarder:
         try:
             await relay.wait_open()
             headers = form_upstream_headers(
-                outbound.headers, bearer_token=destination.bearer_token, request_id=outbound.request_id
+                outbound.headers,
+                bearer_token=destination.bearer_token,
+                request_id=outbound.request_id,
+                last_event_id=outbound.last_event_id,
             )
             target = destination.base_path + outbound.target
             response = await call.send(permit.method, target, headers, outbound.body, gate=relay.wait_open)
@@ -123,6 +135,32 @@ class Forwarder:
         if destination is None:
             raise UpstreamError(Reason.UPSTREAM_UNREACHABLE, "The upstream of this route is not configured.")
         return destination
+
+    async def _form_allow(self, permit: Permit, exchange: Exchange) -> Allow:
+        """What lists may show: a list of tasks, the key's own; everything else, what the policy would let it use."""
+        allow = self._may_list(permit, exchange)
+        if permit.message is None or permit.message.method != "tasks/list":
+            return allow
+        owned = await self._task_store.list_owned(permit.match.route.upstream, permit.principal.key_id)
+        return lambda kind, name: hash_task_id(name) in owned if kind == "task" else allow(kind, name)
+
+    def _form_handles(self, permit: Permit, exchange: Exchange, outbound: Outbound) -> Handles:
+        message, upstream = permit.message, permit.match.route.upstream
+        key_id = permit.principal.key_id
+        is_mcp = permit.match.route.protocol != "http"
+        stateful = message is not None and message.method in STATEFUL_METHODS
+        resumable = is_mcp and (message is None or not message.modern)
+        return Handles(
+            self._binder,
+            state_context=form_context(message, upstream, key_id) if message is not None and stateful else None,
+            event_context=form_event_context(upstream, key_id, outbound.session_id) if resumable else None,
+            expected=is_mcp and (message is None or stateful),  # a stream of its own may replay any result
+            expires_at=self._clock.wall() + STATE_SECONDS,
+        )
+
+    async def _bind_tasks(self, permit: Permit, exchange: Exchange, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            await self._task_store.bind(permit.match.route.upstream, task_id, exchange.principal, exchange.scopes)
 
     async def _settle_session(
         self, permit: Permit, exchange: Exchange, outbound: Outbound, response: UpstreamResponse,

@@ -29,6 +29,7 @@ from proxy.envelope import (
 )
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
 from proxy.forwarding import Forwarder, Outbound
+from proxy.handles import Binder, find_task_ids, form_event_context
 from proxy.identity import KeyId
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, parse_message
@@ -36,6 +37,7 @@ from proxy.metrics import Metrics
 from proxy.policy import Policy, RouteMatch
 from proxy.session_store import SessionStore
 from proxy.sessions import Exchange, Registry
+from proxy.task_store import TaskStore
 from proxy.verification import Verifier
 
 log = get_logger("decision")
@@ -88,6 +90,8 @@ class FrontDoor:
         verifier: Verifier,
         registry: Registry,
         session_store: SessionStore,
+        task_store: TaskStore,
+        binder: Binder,
         forwarder: Forwarder,
         metrics: Metrics,
         clock: Clock,
@@ -97,6 +101,8 @@ class FrontDoor:
         self._verifier = verifier
         self._registry = registry
         self._session_store = session_store
+        self._task_store = task_store
+        self._binder = binder
         self._forwarder = forwarder
         self._metrics = metrics
         self._clock = clock
@@ -142,6 +148,7 @@ class FrontDoor:
         exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
         try:
             session_id = await self._claim_session(request, permit, exchange)
+            await self._claim_tasks(permit, exchange)
             outbound = self._form_outbound(request, target, permit, session_id, passage)
             return await self._forwarder.forward(permit, exchange, outbound, request)
         finally:
@@ -247,11 +254,24 @@ class FrontDoor:
         exchange.rest_on_session(upstream, await self._session_store.claim(upstream, session_id, permit.principal))
         return session_id
 
+    async def _claim_tasks(self, permit: Permit, exchange: Exchange) -> None:
+        """The tasks named by the message, if they are this key's; the exchange rests on what they rest on."""
+        task_ids = find_task_ids(permit.message) if permit.message is not None else []
+        if task_ids:
+            upstream = permit.match.route.upstream
+            exchange.rest_on(await self._task_store.claim(upstream, task_ids, permit.principal))
+
     def _form_outbound(
         self, request: web.BaseRequest, target: Target, permit: Permit, session_id: str | None, passage: Passage
     ) -> Outbound:
-        body = permit.message.body if permit.message is not None else b""
-        return Outbound(target.text, request.headers.items(), body, session_id, passage.request_id)
+        """What is sent: handles that were bound to the key on their way out are the upstream's own again."""
+        upstream, key_id, body, last_event_id = permit.match.route.upstream, permit.principal.key_id, b"", None
+        if permit.message is not None:
+            body = self._binder.open_state(permit.message, upstream, key_id, self._clock.wall())
+        elif "Last-Event-ID" in request.headers:
+            context = form_event_context(upstream, key_id, session_id)
+            last_event_id = self._binder.check_event_id(request.headers["Last-Event-ID"], context)
+        return Outbound(target.text, request.headers.items(), body, session_id, last_event_id, passage.request_id)
 
     # Say no, and record.
 

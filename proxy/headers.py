@@ -55,7 +55,11 @@ SERVER = ("Server", "aegis-proxy")  # no version, and not a word about what we a
 
 
 def form_upstream_headers(
-    headers: Collection[tuple[str, str]], *, bearer_token: str | None, request_id: str
+    headers: Collection[tuple[str, str]],
+    *,
+    bearer_token: str | None,
+    request_id: str,
+    last_event_id: str | None = None,
 ) -> list[tuple[str, str]]:
     """The client's headers as the upstream may see them, and what is ours to say."""
     kept = [
@@ -66,6 +70,8 @@ def form_upstream_headers(
         kept = [(name, value) for name, value in kept if name.lower() not in named]
     kept.append(("Accept-Encoding", "identity"))
     kept.append(("X-Request-Id", request_id))
+    if last_event_id is not None:
+        kept.append(("Last-Event-ID", last_event_id))
     if bearer_token is not None:
         kept.append(("Authorization", f"Bearer {bearer_token}"))
     return kept

@@ -88,6 +88,7 @@ class Listener:
         self._hearer = hearer
         self._sent: dict[str, float] = {}
         self._heard = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None  # while a nonce is waited for
         self._wall_ahead: float | None = None  # of boot time, at the last beat
         self.fault: str | None = "not connected yet"
         self.proven = asyncio.Event()
@@ -158,7 +159,7 @@ class Listener:
         row = await self._ask(beating.fetchrow(BEAT, self._own_channel, nonce))
         self._database_clock.observe(row["now"], asked_at, self._clock.boot())
         try:
-            async with asyncio.timeout(self._pace.patience_seconds):
+            async with asyncio.timeout(self._pace.patience_seconds) as self._patience:
                 if not listening.is_closed():  # else its end was heard before, and nothing more will be
                     await self._heard.wait()
         except TimeoutError as error:
@@ -166,6 +167,8 @@ class Listener:
                 "the database answers, but what we NOTIFY is not heard: is the listener's URL a pooler in transaction"
                 " mode? Set AEGIS_LISTENER_DATABASE_URL to the primary itself."
             ) from error
+        finally:
+            self._patience = None
         if listening.is_closed():
             raise DatabaseError("the listening connection was closed")
         await self._hold_channels(listening)
@@ -224,6 +227,8 @@ class Listener:
 
     def _hear_news(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         self._hearer.hear(parse_news(payload))
+        if self._patience is not None and not self._patience.expired():  # not deaf: much was said before the nonce
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._pace.patience_seconds)
 
     def _hear_nonce(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         if payload in self._sent:

@@ -3,8 +3,8 @@
 Two layers. A *proof* says "this token's digest matches this argon2 string of that key": immutable, least recently used
 out first, keyed by a digest under a random key of this process, never by the token. A *state* says what the key may do:
 believed only while no news concerns it, and no longer than `max_age_seconds` even so, which bounds whatever escaped
-the news. *Floors* are versions already seen, of keys and owners: an older row, such as a lagging replica's, is not
-believed, and no row brings back what was revoked.
+the news. *Floors* are versions seen lately, of keys and owners: an older row, such as a lagging replica's, is not
+believed. What was seen revoked stays so for good, whatever a row says.
 Nothing here reads a clock or the database. cachetools is not thread-safe: one event loop's thread only.
 """
 
@@ -20,6 +20,8 @@ from proxy.identity import KeyId, Principal
 from proxy.keys.record import KeyRecord
 from proxy.news import NewsLog
 
+# How long an older row is not believed: longer than any replica lags, and then a backup that was restored counts.
+FLOOR_SECONDS = 600.0
 # What a key may do, given its record: the policy's to say.
 Rights = Callable[[KeyRecord], frozenset[str]]
 
@@ -93,7 +95,8 @@ class Memory:
         self._states: LRUCache[KeyId, KeyState] = LRUCache(max_states)
         # Unknown ids have a small shelf of their own: a flood of them must not push real keys out.
         self._unknown: TTLCache[KeyId, KeyState] = TTLCache(max_unknown, unknown_seconds, timer)
-        self._floors: LRUCache[str, int] = LRUCache(2 * max_states)  # an owner's beside its key's
+        # An owner's beside its key's.
+        self._floors: TTLCache[str, int] = TTLCache(2 * max_states, FLOOR_SECONDS, timer)
         self._revoked: LRUCache[KeyId, None] = LRUCache(max_states)
 
     def digest(self, token_text: str) -> bytes:
@@ -126,8 +129,9 @@ class Memory:
             self._unknown[state.key_id] = state
             return True
         versions, revoked = record.versions, record.revoked_ids
-        older = any(version < self._floors.get(subject, 0) for subject, version in versions.items())
-        if older or any(subject in self._revoked and subject not in revoked for subject in versions):
+        if not revoked and any(
+            subject in self._revoked or version < self._floors.get(subject, 0) for subject, version in versions.items()
+        ):
             return False
         self._floors.update(versions)
         self._revoked.update(dict.fromkeys(revoked))

@@ -1,14 +1,14 @@
 """The way back: one answer on its way to one client.  [io]
 
-In goes the upstream's answer, out it goes as it arrives, filtered where it may hold a list. Before every chunk it asks
-whether it may still flow; it can be paused, resumed and ended at any time. It knows neither keys nor policy: what a
-list may show, and what may flow, are functions it is given.
+In goes the upstream's answer, out it goes as it arrives: filtered where it may hold a list, its handles bound. Before
+every chunk it asks whether it may still flow; it can be paused, resumed and ended at any time. It knows neither keys
+nor policy: what a list may show, what may flow, and whom handles belong to is told to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -18,9 +18,10 @@ from proxy.authorization import Permit
 from proxy.challenges import form_rpc_error
 from proxy.errors import DeniedError, Reason, Refusal, UnavailableError, UpstreamError
 from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
+from proxy.handles import MAX_EVENT_ID_BYTES, Handles
 from proxy.logs import get_logger
 from proxy.sessions import Exchange, Flow
-from proxy.sse import EventBoundary
+from proxy.sse import EventBoundary, EventRewriter, IdRewriter
 from proxy.upstream import UpstreamAborted, UpstreamResponse
 from proxy.verification import WORDS, refuse_key
 
@@ -29,6 +30,8 @@ log = get_logger("relay")
 EVENT_STREAM = "text/event-stream"
 # Answers up to this size are sent as one piece; larger ones flow through.
 WHOLE_ANSWER_BYTES = 64 * 1024
+# The most that a Python client reads as one event: a handle in a larger one reaches nobody.
+MAX_HANDLE_EVENT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
     return refusal
 
 
-def cut(body: bytes) -> Callable[[], Awaitable[bytes]]:
-    """Something to read a body from in pieces, b"" at its end."""
+def cut(body: bytes, *, then: Callable[[], Awaitable[bytes]] | None) -> Callable[[], Awaitable[bytes]]:
+    """Something to read a body from in pieces, and then what follows it; b"" at its end."""
     pieces = (body[start : start + WHOLE_ANSWER_BYTES] for start in range(0, len(body), WHOLE_ANSWER_BYTES))
 
     async def read() -> bytes:
-        return next(pieces, b"")
+        piece = next(pieces, b"")
+        return piece if piece or then is None else await then()
 
     return read
 
@@ -79,6 +83,8 @@ class Relay:
         *,
         judge_flow: Callable[[], Flow],
         allow: Allow,
+        handles: Handles,
+        bind_tasks: Callable[[list[str]], Awaitable[None]],
         limits: Limits,
         count_dropped: Callable[[int], None],
     ) -> None:
@@ -87,6 +93,8 @@ class Relay:
         self._request = request
         self._judge_flow = judge_flow
         self._allow = allow
+        self._handles = handles
+        self._bind_tasks = bind_tasks
         self._limits = limits
         self._count_dropped = count_dropped
         self._loop = asyncio.get_running_loop()
@@ -168,33 +176,57 @@ class Relay:
             headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
         if is_events:
             return await self._stream_events(response, headers, listing)
-        body = await self._read_whole(response, listing)
+        body, complete = await self._take_in(response, listing)
+        if complete:
+            body = await self._rewrite(body, response.status, listing)
         await self.wait_open()
-        if body is None:
-            return await self._stream(response, headers, response.read_chunk, response.headers.get("Content-Length"))
-        if len(body) <= WHOLE_ANSWER_BYTES:
+        if complete and len(body) <= WHOLE_ANSWER_BYTES:
             return web.Response(status=response.status, headers=headers, body=body)
         # Larger than a client takes at once: in pieces, so that it can be ended between them.
-        return await self._stream(response, headers, cut(body), str(len(body)))
+        length = str(len(body)) if complete else response.headers.get("Content-Length")
+        return await self._stream(response, headers, cut(body, then=None if complete else response.read_chunk), length)
 
-    async def _read_whole(self, response: UpstreamResponse, listing: bool) -> bytes | None:
-        """The body when it is to be sent as one piece; None when it is to flow."""
+    async def _take_in(self, response: UpstreamResponse, listing: bool) -> tuple[bytes, bool]:
+        """What has to be read before any of it is sent, and whether that is all: a list to be filtered, a result that
+        may hold a handle, whatever is small or has come already."""
         body = response.try_read_all()
-        if body is None:
-            declared = response.headers.get("Content-Length", "")
-            if not listing and not (declared.isdigit() and int(declared) <= WHOLE_ANSWER_BYTES):
-                return None
-            body = await response.read_all(self._limits.max_answer_bytes)
-        if not listing or not body:
-            return body
-        try:
-            return filter_answer(body, self._allow)
-        except UnfilterableAnswer as error:
-            if not 200 <= response.status < 300:
-                return b""  # an error page is no list: its status says it all
-            self._count_dropped(1)
-            log.error("list_answer_dropped", route=self._permit.match.route.id, error=str(error))
-            raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's list cannot be read.") from error
+        if body is not None:
+            return body, True
+        if listing:
+            return await response.read_all(self._limits.max_answer_bytes), True
+        declared = response.headers.get("Content-Length", "")
+        limit = MAX_HANDLE_EVENT_BYTES if self._handles.expected else WHOLE_ANSWER_BYTES
+        if declared.isdigit() and int(declared) <= limit:
+            return await response.read_all(limit), True
+        taken = bytearray()
+        while self._handles.expected and not declared and len(taken) <= limit:
+            chunk = await response.read_chunk()
+            if not chunk:
+                return bytes(taken), True
+            taken += chunk
+        return bytes(taken), False
+
+    async def _rewrite(self, body: bytes, status: int, listing: bool) -> bytes:
+        """A whole answer as this key may see it."""
+        if listing and body:
+            try:
+                body = filter_answer(body, self._allow)
+            except UnfilterableAnswer as error:
+                if not 200 <= status < 300:
+                    return b""  # an error page is no list: its status says it all
+                self._count_dropped(1)
+                log.error("list_answer_dropped", route=self._permit.match.route.id, error=str(error))
+                raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's list cannot be read.") from error
+        if self._handles.expected:
+            body = self._handles.rewrite_answer(body)
+            await self._keep_tasks()
+        return body
+
+    async def _keep_tasks(self) -> None:
+        """Tasks are bound before the client learns of them."""
+        if self._handles.new_tasks:
+            await self._bind_tasks(self._handles.new_tasks)
+            self._handles.new_tasks.clear()
 
     async def _stream(
         self,
@@ -223,17 +255,29 @@ class Relay:
         headers["X-Accel-Buffering"] = "no"
         answer = self._begin(response, headers, None)
         sse_filter = SseFilter(self._allow, max_event_bytes=self._limits.max_answer_bytes) if listing else None
+        rewriters = [*([sse_filter] if sse_filter else []), *self._form_handle_rewriters()]
         boundary = EventBoundary()
         try:
             await answer.prepare(self._request)
-            await self._pump(response, answer, sse_filter, boundary)
-        except (UpstreamError, UpstreamAborted) as error:
+            await self._pump(response, answer, rewriters, boundary)
+        except (UpstreamError, UpstreamAborted, UnavailableError) as error:
             await self._end_early(answer, error, boundary.at_boundary)
         finally:
             if sse_filter is not None and sse_filter.dropped:
                 self._count_dropped(sse_filter.dropped)
                 log.error("list_events_dropped", route=self._permit.match.route.id, events=sse_filter.dropped)
         return answer
+
+    def _form_handle_rewriters(self) -> list[EventRewriter | IdRewriter]:
+        """None where no handle can come: then the stream passes byte for byte, however its events are cut."""
+        rewriters: list[EventRewriter | IdRewriter] = []
+        if self._handles.expected:
+            rewriters.append(
+                EventRewriter(self._handles.rewrite_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=True)
+            )
+        if self._handles.event_context is not None:
+            rewriters.append(IdRewriter(self._handles.sign_event_id, max_id_bytes=MAX_EVENT_ID_BYTES))
+        return rewriters
 
     def _begin(self, response: UpstreamResponse, headers: CIMultiDict[str], length: str | None) -> web.StreamResponse:
         answer = web.StreamResponse(status=response.status, headers=headers)
@@ -247,19 +291,29 @@ class Relay:
         self,
         response: UpstreamResponse,
         answer: web.StreamResponse,
-        sse_filter: SseFilter | None,
+        rewriters: Sequence[SseFilter | EventRewriter | IdRewriter],
         boundary: EventBoundary,
     ) -> None:
         while chunk := await response.read_chunk():
             await self.wait_open()
-            relayed = sse_filter.feed(chunk) if sse_filter else chunk
-            if relayed:
-                boundary.feed(relayed)
-                await self._write(answer, relayed)
+            await self._send(answer, self._pass_through(rewriters, chunk), boundary)
         await self.wait_open()
-        rest = sse_filter.finish() if sse_filter else b""
-        if rest:
-            await self._write(answer, rest)
+        await self._send(answer, self._pass_through(rewriters, b"", ended=True), boundary)
+
+    def _pass_through(
+        self, rewriters: Sequence[SseFilter | EventRewriter | IdRewriter], chunk: bytes, *, ended: bool = False
+    ) -> bytes:
+        for rewriter in rewriters:
+            chunk = rewriter.feed(chunk)
+            if ended:
+                chunk += rewriter.finish()
+        return chunk
+
+    async def _send(self, answer: web.StreamResponse, chunk: bytes, boundary: EventBoundary) -> None:
+        if chunk:
+            await self._keep_tasks()
+            boundary.feed(chunk)
+            await self._write(answer, chunk)
 
     async def _write(self, answer: web.StreamResponse, chunk: bytes) -> None:
         """Write, at the reader's pace (`client_connection` ends one that takes nothing); what a client that left is

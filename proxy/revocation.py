@@ -7,12 +7,13 @@ judgement is `sessions`'; the carrying is `forwarding`'s. Trust is a matter of `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.errors import DatabaseError, Reason
 from proxy.identity import KeyId
-from proxy.keys.reader import KeyReader
+from proxy.keys.reader import MAX_BATCH, KeyReader
 from proxy.lease import Lease, Trust
 from proxy.logs import get_logger
 from proxy.memory import KeyState, Memory
@@ -30,6 +31,37 @@ def count_ended(key_id: KeyId, exchanges: Sequence[Exchange]) -> Ended:
     """For the receipt."""
     streams = sum(exchange.kind == "stream" for exchange in exchanges)
     return Ended(key_id, streams, len(exchanges) - streams)
+
+
+class Doubts:
+    """Keys that the news put in doubt, and since which boot time."""
+
+    def __init__(self) -> None:
+        self._since: dict[KeyId, float] = {}
+        self._some = asyncio.Event()
+
+    def add(self, key_ids: Iterable[KeyId], since: float) -> None:
+        for key_id in key_ids:
+            self._since.setdefault(key_id, since)
+        self._some.set()
+
+    async def take(self) -> dict[KeyId, float]:
+        """As many as one read asks for, the oldest first, as soon as anything was said."""
+        await self._some.wait()
+        taken = dict(islice(self._since.items(), MAX_BATCH))
+        for key_id in taken:
+            del self._since[key_id]
+        if not self._since:
+            self._some.clear()
+        return taken
+
+    def put_back(self, taken: Mapping[KeyId, float]) -> None:
+        """They are in doubt still, since the earlier instant."""
+        self._since = {**taken, **self._since, **taken}
+        self._some.set()
+
+    def find_older(self, instant: float) -> list[KeyId]:
+        return [key_id for key_id, since in self._since.items() if since <= instant]
 
 
 class Revocation:
@@ -66,9 +98,8 @@ class Revocation:
         self._revalidate_seconds = revalidate_seconds
         self._count_news = count_news
         self._confirm = confirm
-        self._doubted: dict[KeyId, float] = {}  # since which boot time
+        self._held, self._idle = Doubts(), Doubts()
         self._sweep_all = False
-        self._doubt = asyncio.Event()
         self._revalidated_at = float("-inf")
 
     # The listener's calls.
@@ -80,15 +111,12 @@ class Revocation:
 
     def _doubt_about(self, news: News) -> None:
         self._news.add(news)
-        touched = self._registry.find_touched(news)
-        if news.key_id is not None:
-            touched.append(news.key_id)  # its sessions may be nobody's here, and still have to end
-        else:
-            self._sweep_all = True
         now = self._clock.boot()
-        for key_id in touched:
-            self._doubted.setdefault(key_id, now)
-        self._doubt.set()
+        self._held.add(self._registry.find_touched(news), now)
+        if news.key_id is None:
+            self._sweep_all = True
+        elif not self._registry.holds(news.key_id):
+            self._idle.add([news.key_id], now)  # its sessions may be nobody's here, and still have to end
 
     async def revalidate(self) -> None:
         """Forget what was remembered and read again what is open. Raises DatabaseError."""
@@ -110,36 +138,32 @@ class Revocation:
     async def run(self) -> None:
         """Watch over what is open, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_news())
+            tasks.create_task(self._follow_news(self._held))
+            tasks.create_task(self._follow_news(self._idle))
             tasks.create_task(self._keep_watch())
             tasks.create_task(self._watch_instants())
 
-    async def _follow_news(self) -> None:
+    async def _follow_news(self, doubts: Doubts) -> None:
         """Read again what the news put in doubt: one read running, everything that comes meanwhile in the next."""
         while True:
-            await self._doubt.wait()
-            self._doubt.clear()
-            doubted, self._doubted = self._doubted, {}
+            taken = await doubts.take()
             sweep_all, self._sweep_all = self._sweep_all, False
             try:
-                await self._judge_keys(doubted)
+                await self._judge_keys(taken)
             except DatabaseError as error:
-                log.warning("reading_again_failed", keys=len(doubted), error=str(error))
-                self._doubted |= doubted  # the earlier instant stands
+                log.warning("reading_again_failed", keys=len(taken), error=str(error))
+                doubts.put_back(taken)
                 self._sweep_all |= sweep_all
-                self._give_up_on_old_doubts()
+                self._give_up_on(doubts.find_older(self._clock.boot() - self._lease.lease_seconds))
                 await asyncio.sleep(self._heartbeat_seconds)
-                self._doubt.set()
             else:
-                self._clean_up_sessions(list(doubted))
+                self._clean_up_sessions(list(taken))
                 if sweep_all:
                     self._clean_up_sessions(None)
 
-    def _give_up_on_old_doubts(self) -> None:
+    def _give_up_on(self, key_ids: Iterable[KeyId]) -> None:
         """A doubt younger than the lease pauses; an older one ends: the next nonce must not outlive a stuck read."""
-        oldest = self._clock.boot() - self._lease.lease_seconds
-        old = [key_id for key_id, since in self._doubted.items() if since <= oldest]
-        self._end(self._registry.end_keys(old, Reason.STATE_UNKNOWN))
+        self._end(self._registry.end_keys(key_ids, Reason.STATE_UNKNOWN))
 
     async def _keep_watch(self) -> None:
         """Every heartbeat: while trust is lost, revalidate what is open. Rounds even while trusted, so that whatever
@@ -196,21 +220,17 @@ class Revocation:
         states = await self._reader.read_many(key_ids)
         now = self._clock.boot()
         ended: list[Ended] = []
-        lagging = [state.key_id for state in states.values() if not self._judge_key(state, now, ended)]
+        for state in states.values():
+            self._judge_key(state, now, ended)
         if ended:
             self._confirm(ended)
-        if lagging:  # said last: a row that cannot be believed must not shield the others
-            raise DatabaseError(f"{len(lagging)} rows are older than already seen: is this a replica that lags behind?")
 
-    def _judge_key(self, state: KeyState, now: float, ended_for_good: list[Ended]) -> bool:
-        """Hold what a key holds against its state; False when that state cannot be believed."""
+    def _judge_key(self, state: KeyState, now: float, ended_for_good: list[Ended]) -> None:
+        """Hold what a key holds against its state."""
         if not self._memory.keep_state(state):
-            if not self._memory.is_revoked(state.key_id):
-                return False
-            revoked = self._registry.end_keys([state.key_id], Reason.KEY_REVOKED)
-            self._end(revoked)
-            ended_for_good.append(count_ended(state.key_id, revoked))
-            return True
+            revoked = self._memory.is_revoked(state.key_id)
+            self._refuse_older(state.key_id, revoked, ended_for_good)
+            return
         try:
             ended, confirmed = self._registry.judge(state, now)
         except Exception:
@@ -223,7 +243,14 @@ class Revocation:
         for exchange in confirmed:
             if exchange.on_resume is not None:
                 exchange.on_resume()
-        return True
+
+    def _refuse_older(self, key_id: KeyId, revoked: bool, ended_for_good: list[Ended]) -> None:
+        """The row is older than one already seen: nothing may rest on it."""
+        log.error("key_row_older_than_seen", key_id=key_id, why="a replica that lags, or a backup that was restored")
+        ended = self._registry.end_keys([key_id], Reason.KEY_REVOKED if revoked else Reason.STATE_UNKNOWN)
+        self._end(ended)
+        if revoked:
+            ended_for_good.append(count_ended(key_id, ended))
 
     def _end(self, exchanges: Iterable[Exchange]) -> None:
         for exchange in exchanges:

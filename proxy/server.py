@@ -37,7 +37,8 @@ from proxy.fittings import (
 )
 from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
-from proxy.identity import KeyId
+from proxy.handles import Binder
+from proxy.identity import KeyId, Owner
 from proxy.keys.hashing import Hasher
 from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord
@@ -56,6 +57,7 @@ from proxy.session_cleanup import SessionCleanup
 from proxy.session_store import SessionStore
 from proxy.sessions import Exchange, Registry
 from proxy.settings import Address, Settings
+from proxy.task_store import TaskStore
 from proxy.verification import Verifier
 
 log = get_logger("server")
@@ -80,6 +82,8 @@ class Heart:
     registry: Registry
     verifier: Verifier
     session_store: SessionStore
+    task_store: TaskStore
+    binder: Binder
     cleanup: SessionCleanup
     revocation: Revocation
     listener: Listener
@@ -215,10 +219,14 @@ def _build_heart(
         ancestors = (ancestor.scopes for ancestor in record.ancestors)
         return policy.effective_scopes(record.scopes, ancestors, record.owner.tier)
 
-    async def read_rights(key_ids: Collection[KeyId]) -> Mapping[KeyId, frozenset[str]]:
+    async def read_rights(key_ids: Collection[KeyId]) -> Mapping[KeyId, tuple[Owner, frozenset[str]]]:
         now = database_clock.now(clock.boot())
         records = await store.read_keys(list(key_ids))
-        return {record.id: find_rights(record) for record in records.values() if record.find_fault(now) is None}
+        return {
+            record.id: (record.owner, find_rights(record))
+            for record in records.values()
+            if record.find_fault(now) is None
+        }
 
     instance, clock, database_clock, news = uuid4(), SystemClock(), DatabaseClock(), NewsLog()
     lease, memory = make_lease(settings), make_memory(settings, news, clock)
@@ -237,9 +245,10 @@ def _build_heart(
         count_memory=metrics.count_verification,
     )
     stack.push_async_callback(verifier.aclose)
+    secret_key = get_secret_key(settings)
     session_store = SessionStore(
         database,
-        seal=Seal(get_secret_key(settings), "mcp-session"),
+        seal=Seal(secret_key, "mcp-session"),
         instance=instance,
         max_attempts=settings.sessions.cleanup_attempts,
         idle_seconds=settings.sessions.idle_seconds,
@@ -293,6 +302,8 @@ def _build_heart(
         registry,
         verifier,
         session_store,
+        TaskStore(database),
+        Binder(Seal(secret_key, "request-state"), Seal(secret_key, "event-id")),
         cleanup,
         revocation,
         listener,
@@ -313,6 +324,8 @@ def _build_door(
         destinations=destinations,
         registry=heart.registry,
         session_store=heart.session_store,
+        task_store=heart.task_store,
+        binder=heart.binder,
         clock=heart.clock,
         limits=form_limits(settings),
         may_list=find_listable,
@@ -325,6 +338,8 @@ def _build_door(
         verifier=heart.verifier,
         registry=heart.registry,
         session_store=heart.session_store,
+        task_store=heart.task_store,
+        binder=heart.binder,
         forwarder=forwarder,
         metrics=metrics,
         clock=heart.clock,

@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
 from proxy.errors import DatabaseError, UnavailableError, UpstreamError
 from proxy.forwarding import Destination
-from proxy.identity import KeyId
+from proxy.identity import KeyId, Owner
 from proxy.logs import get_logger
-from proxy.policy.scopes import covers
 from proxy.session_store import DeadSession, SessionStore, hash_session_id
 from proxy.upstream import UpstreamAborted
 
@@ -24,16 +23,16 @@ log = get_logger("sessions")
 GONE = frozenset({200, 202, 204, 404, 405})
 BAD_REQUEST = 400
 MAX_AT_ONCE = 16
-NONE: frozenset[str] = frozenset()
 # The version was the client's to name: one that is no token must not keep its session alive.
 _VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
+# The owner and the rights of each of these keys that may be used now.
+ReadRights = Callable[[Collection[KeyId]], Awaitable[Mapping[KeyId, tuple[Owner, frozenset[str]]]]]
 
 
 class SessionCleanup:
     """`start` returns at once; the work goes on beside the judging, which must not wait for an upstream.
 
-    `paths`: the MCP endpoint of each upstream. `read_rights`: what those of these keys that may be used may do now.
-    `find_used`: the sessions in use right now.
+    `paths`: the MCP endpoint of each upstream. `find_used`: the sessions in use right now.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class SessionCleanup:
         *,
         paths: Mapping[str, str],
         timeout_seconds: float,
-        read_rights: Callable[[Collection[KeyId]], Awaitable[Mapping[KeyId, frozenset[str]]]],
+        read_rights: ReadRights,
         find_used: Callable[[], Collection[tuple[str, bytes]]],
     ) -> None:
         self._store = store
@@ -93,13 +92,13 @@ class SessionCleanup:
     async def _end_lost(self, key_ids: list[KeyId]) -> None:
         """Judge each session by its key as it is now: dead, or without a right the session was made under."""
         try:
-            sessions = await self._store.list_grants(key_ids)
+            sessions = await self._store.list_owners(key_ids)
             if sessions:
-                rights = await self._read_rights({key_id for key_id, _, _ in sessions})
+                rights = await self._read_rights({made.key_id for _, made in sessions})
                 lost = [
                     session_hash
-                    for key_id, session_hash, grants in sessions
-                    if not all(covers(rights.get(key_id, NONE), grant) for grant in grants) or key_id not in rights
+                    for session_hash, made in sessions
+                    if made.key_id not in rights or not made.may_still(*rights[made.key_id])
                 ]
                 await self._end_all(await self._store.claim_dead(sweep=False, also=lost))
         except (UnavailableError, DatabaseError) as error:

@@ -18,7 +18,7 @@ from cachetools import TTLCache
 
 from proxy.database import Database
 from proxy.errors import DatabaseError, Reason, Refusal, UnavailableError, UpstreamError
-from proxy.identity import KeyId, Principal
+from proxy.identity import KeyId, Owner, Principal
 from proxy.logs import get_logger
 from proxy.policy.scopes import covers
 from proxy.sealing import Seal, SealError
@@ -33,8 +33,8 @@ CLAIM_SECONDS = 30
 # Visible ASCII (MCP 2025-11-25, "Session Management"); the length leaves room for ids that are JWTs.
 _SESSION_ID = re.compile(r"[!-~]{1,4096}", re.ASCII)
 INSERT = """
-INSERT INTO mcp_sessions (upstream, session_hash, key_id, secret_version, grants, protocol_version, sealed_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING key_id
+INSERT INTO mcp_sessions (upstream, session_hash, key_id, secret_version, owner, grants, protocol_version, sealed_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING key_id
 """
 # Sessions named in $4, and with them, in a sweep ($3), those nobody may use any more: of keys that are gone, dead,
 # expired, or whose owner is disabled; and those nobody has used for long ($6 seconds).
@@ -55,10 +55,21 @@ RETURNING s.upstream, s.session_hash, s.sealed_id, s.protocol_version, s.key_id
 
 @dataclass(frozen=True, slots=True)
 class SessionOwner:
-    """Who made a session, and with which rights: state made upstream under rights since lost must not be used."""
+    """Who made a session, and with which rights: state made upstream under rights since lost, or in other hands, must
+    not be used. `owner`: of the key at that time; None: not written down."""
 
     key_id: KeyId
+    owner: str | None
     grants: tuple[str, ...]
+
+    def may_still(self, owner: Owner, grants: frozenset[str]) -> bool:
+        """Whether the key, as it is now, may go on with the session."""
+        return self.owner == name_owner(owner) and all(covers(grants, grant) for grant in self.grants)
+
+
+def name_owner(owner: Owner) -> str:
+    """The owner, and the tenant: either may change while the key stays."""
+    return f"{owner.id} of {owner.tenant_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,10 @@ class DeadSession:
     session_id: str = field(repr=False)
     protocol_version: str | None
     key_id: str
+
+
+def _form_owner(row: Mapping[str, Any]) -> SessionOwner:
+    return SessionOwner(KeyId(row["key_id"]), row["owner"], tuple(row["grants"]))
 
 
 def _refuse_unknown() -> Refusal:
@@ -112,13 +127,14 @@ class SessionStore:
         sealed = self._seal.seal(session_id.encode(), session_hash)
         grants = tuple(sorted(principal.grants))
         rows = await self._fetch(
-            INSERT, upstream, session_hash, principal.key_id, principal.secret_version, grants, protocol_version, sealed
+            INSERT, upstream, session_hash, principal.key_id, principal.secret_version, name_owner(principal.owner),
+            grants, protocol_version, sealed,
         )  # fmt: skip
         if not rows:
             raise UpstreamError(
                 Reason.UPSTREAM_SESSION_CONFLICT, "The upstream offered a session that already belongs to a key."
             )
-        self._owners[upstream, session_hash] = SessionOwner(principal.key_id, grants)
+        self._owners[upstream, session_hash] = SessionOwner(principal.key_id, name_owner(principal.owner), grants)
 
     async def claim(self, upstream: str, session_id: str, principal: Principal) -> ClaimedSession:
         """The session, when it is this key's to use. Raises Refusal(SESSION_UNKNOWN), UnavailableError."""
@@ -126,24 +142,20 @@ class SessionStore:
             raise _refuse_unknown()
         session_hash = hash_session_id(session_id)
         owner = self._owners.get((upstream, session_hash)) or await self._read_owner(upstream, session_hash)
-        if (
-            owner is None
-            or owner.key_id != principal.key_id
-            or not all(covers(principal.grants, grant) for grant in owner.grants)
-        ):
+        if owner is None or owner.key_id != principal.key_id or not owner.may_still(principal.owner, principal.grants):
             raise _refuse_unknown()
         self._used.add((upstream, session_hash))
         return ClaimedSession(session_hash, owner.grants)
 
     async def _read_owner(self, upstream: str, session_hash: bytes) -> SessionOwner | None:
         rows = await self._fetch(
-            "SELECT key_id, grants FROM mcp_sessions"
+            "SELECT key_id, owner, grants FROM mcp_sessions"
             " WHERE upstream = $1 AND session_hash = $2 AND claimed_until IS NULL",
             upstream, session_hash,
         )  # fmt: skip
         if not rows:
             return None
-        owner = SessionOwner(KeyId(rows[0]["key_id"]), tuple(rows[0]["grants"]))
+        owner = _form_owner(rows[0])
         self._owners[upstream, session_hash] = owner
         return owner
 
@@ -154,12 +166,12 @@ class SessionStore:
             "DELETE FROM mcp_sessions WHERE upstream = $1 AND session_hash = $2", upstream, session_hash
         )  # fmt: skip
 
-    async def list_grants(self, key_ids: Sequence[KeyId]) -> list[tuple[KeyId, bytes, tuple[str, ...]]]:
-        """Of every session of these keys: its key, its hash, and the rights it was made under."""
+    async def list_owners(self, key_ids: Sequence[KeyId]) -> list[tuple[bytes, SessionOwner]]:
+        """Of every session of these keys: its hash, and who made it."""
         rows = await self._fetch(
-            "SELECT key_id, session_hash, grants FROM mcp_sessions WHERE key_id = ANY($1::text[])", list(key_ids)
+            "SELECT key_id, session_hash, owner, grants FROM mcp_sessions WHERE key_id = ANY($1::text[])", list(key_ids)
         )  # fmt: skip
-        return [(KeyId(row["key_id"]), row["session_hash"], tuple(row["grants"])) for row in rows]
+        return [(row["session_hash"], _form_owner(row)) for row in rows]
 
     async def list_keys(self) -> list[KeyId]:
         """Every key that has a session."""

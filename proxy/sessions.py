@@ -57,7 +57,11 @@ class Exchange:
     def rest_on_session(self, upstream: str, session: ClaimedSession) -> None:
         """It uses state made upstream under these rights: losing one of them ends it too."""
         self.session = (upstream, session.session_hash)
-        self.scopes = (*self.scopes, *session.grants)
+        self.rest_on(session.grants)
+
+    def rest_on(self, scopes: tuple[str, ...]) -> None:
+        """It goes on for as long as the key has these rights, too."""
+        self.scopes = (*self.scopes, *scopes)
 
 
 class Registry:
@@ -93,6 +97,10 @@ class Registry:
             for exchange in exchanges:
                 counts[exchange.kind] += 1
         return counts
+
+    def holds(self, key_id: KeyId) -> bool:
+        """Whether the key has anything open."""
+        return key_id in self._by_key
 
     @property
     def key_ids(self) -> list[KeyId]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _BOM = b"\xef\xbb\xbf"
+_ID = b"id:"
 _LINE_ENDS = (b"\n", b"\r")
 
 
@@ -44,12 +45,13 @@ class EventRewriter:
 
     `rewrite` sees an event with its line ends and the blank line; it returns the same bytes to let it pass, or b"" to
     drop it. Comments and blank lines between events pass at once, so keep-alives are never held back. An event of more
-    than `max_event_bytes` cannot be judged: it is dropped. `dropped` counts.
+    than `max_event_bytes` cannot be judged: it is dropped, unless it may `pass_large`. `dropped` counts.
     """
 
-    def __init__(self, rewrite: Callable[[bytes], bytes], *, max_event_bytes: int) -> None:
+    def __init__(self, rewrite: Callable[[bytes], bytes], *, max_event_bytes: int, pass_large: bool = False) -> None:
         self._rewrite = rewrite
         self._max_event_bytes = max_event_bytes
+        self._pass_large = pass_large
         self._opening: bytes | None = b""  # until it is clear whether the stream starts with a BOM
         self._event = bytearray()  # what has come of the present event, the line in progress included
         self._line_is_empty = True
@@ -95,12 +97,13 @@ class EventRewriter:
         ended = piece.endswith(_LINE_ENDS)
         blank = ended and self._line_is_empty and piece[:1] in _LINE_ENDS
         self._line_is_empty = ended
-        if not self._skipping:
-            self._event += piece
-            self._limit_event()
         if self._skipping:
             self._skipping = not blank
-            return b""
+            return piece if self._pass_large else b""
+        self._event += piece
+        if len(self._event) > self._max_event_bytes:
+            self._skipping = not blank
+            return self._give_up()
         # A comment is only ever first in the buffer when no event is in progress: it has just been completed.
         if not blank and not (ended and self._event.startswith(b":")):
             return b""
@@ -109,17 +112,68 @@ class EventRewriter:
         self._sent_last = sent != b""
         return sent
 
-    def _limit_event(self) -> None:
-        if len(self._event) > self._max_event_bytes:
-            self._event = bytearray()
-            self._skipping, self._sent_last = True, False
-            self.dropped += 1
+    def _give_up(self) -> bytes:
+        """The event is too large to be judged."""
+        event, self._event = bytes(self._event), bytearray()
+        self._sent_last = self._pass_large
+        self.dropped += not self._pass_large
+        return event if self._pass_large else b""
 
     def _judge(self, event: bytes) -> bytes:
         sent = self._rewrite(event)
         if not sent:
             self.dropped += 1
         return sent
+
+
+class IdRewriter:
+    """Bytes in, bytes out: the value of every `id` field passes through `rewrite`, which returns what is sent instead;
+    None leaves the field out. Every other byte passes as it came, and at once: only a line that may be an `id` waits
+    for its end. An id longer than `max_id_bytes` passes.
+    """
+
+    def __init__(self, rewrite: Callable[[bytes], bytes | None], *, max_id_bytes: int) -> None:
+        self._rewrite = rewrite
+        self._max_id_bytes = max_id_bytes
+        self._line: bytes | None = b""  # what has come of a line that may be an `id`; None within any other
+        self._left_out_cr = False  # a LF that follows belongs to the line that was left out
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._left_out_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._left_out_cr = False
+        return b"".join([self._take(piece) for piece in chunk.splitlines(keepends=True)])
+
+    def finish(self) -> bytes:
+        """The stream has ended within a line."""
+        rest, self._line = self._line or b"", None
+        return self._rewrite_line(rest)
+
+    def _take(self, piece: bytes) -> bytes:
+        ended = piece.endswith(_LINE_ENDS)
+        if self._line is None:
+            self._line = b"" if ended else None
+            return piece
+        line = self._line + piece
+        if ended:
+            self._line = b""
+            return self._rewrite_line(line)
+        if line[: len(_ID)] == _ID[: len(line)] and len(_read_line(line)[1]) <= self._max_id_bytes:
+            self._line = line
+            return b""
+        self._line = None
+        return line
+
+    def _rewrite_line(self, line: bytes) -> bytes:
+        text = line.rstrip(b"\r\n")
+        name, value = _read_line(text)
+        if name != b"id" or not 0 < len(value) <= self._max_id_bytes:
+            return line
+        rewritten = self._rewrite(value)
+        if rewritten is None:
+            self._left_out_cr = line.endswith(b"\r")
+            return b""
+        return b"id: " + rewritten + line[len(text) :]
 
 
 class EventBoundary:

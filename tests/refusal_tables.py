@@ -309,6 +309,18 @@ DECISIONS = {
         Reason.METHOD_UNKNOWN, 200, post({**PING, "method": "no/such"}), code=-32601, rpc_id=1
     ),
     "an unknown method, modern": Row(Reason.METHOD_UNKNOWN, 404, modern("no/such", {}), code=-32601, rpc_id=7),
+    "an unknown task": Row(
+        Reason.HANDLE_UNKNOWN, 200, post({**PING, "method": "tasks/get", "params": {"taskId": "nobody's"}}), code=-32602, rpc_id=1
+    ),
+    "an unknown task, modern": Row(
+        Reason.HANDLE_UNKNOWN, 400, modern("tasks/get", {"taskId": "nobody's"}, mcp_name="nobody's"), code=-32602, rpc_id=7
+    ),
+    "a state that nobody sealed": Row(
+        Reason.HANDLE_UNKNOWN, 400,
+        modern("tools/call", {"name": "aegis.runtime.list", "requestState": "x"}, mcp_name="aegis.runtime.list"),
+        code=-32602, rpc_id=7,
+    ),
+    "an event that nobody signed": Row(Reason.SESSION_UNKNOWN, 404, go("GET", "/mcp/v1", "Last-Event-ID: 5")),
     "an unknown notification": Row(
         Reason.METHOD_UNKNOWN, 403, post({"jsonrpc": "2.0", "method": "no/such"}), code=-32601
     ),

@@ -9,7 +9,7 @@ import pytest
 from proxy.errors import Reason
 from proxy.identity import KeyId
 from proxy.keys.record import Ancestor
-from proxy.memory import KeyState, Memory, Proof
+from proxy.memory import FLOOR_SECONDS, KeyState, Memory, Proof
 from proxy.news import EVERYTHING, News, NewsLog
 from tests.clocks import ManualClock
 from tests.records import ADA, BOB, find_rights, form_key_id, form_secret_token, make_ancestor, make_record, make_secret
@@ -220,6 +220,25 @@ def test_a_row_older_than_one_already_seen_is_not_believed(memory: Memory, clock
     assert memory.keep_state(make_state(clock, news, version=8))
     assert not memory.keep_state(make_state(clock, news, version=7))
     assert not memory.is_revoked(KEY)
+
+
+def test_a_row_that_stays_older_for_long_is_a_restored_backup_and_counts(
+    memory: Memory, clock: ManualClock, news: NewsLog
+) -> None:
+    assert memory.keep_state(make_state(clock, news, version=7))
+    clock.advance(FLOOR_SECONDS - 1)
+    assert not memory.keep_state(make_state(clock, news, version=6))
+    clock.advance(1)
+    assert memory.keep_state(make_state(clock, news, version=6))
+
+
+def test_a_revocation_is_believed_however_old_its_version(memory: Memory, clock: ManualClock, news: NewsLog) -> None:
+    assert memory.keep_state(make_state(clock, news, version=7))
+    assert memory.keep_state(make_state(clock, news, version=2, status="revoked"))
+    assert memory.is_revoked(KEY)
+    parent = make_ancestor(PARENT, status="revoked", version=0)
+    assert memory.keep_state(make_state(clock, news, OTHER, version=7))
+    assert memory.keep_state(make_state(clock, news, OTHER, version=1, ancestors=(parent,)))
 
 
 def test_a_row_with_an_owner_or_an_ancestor_older_than_one_already_seen_is_not_believed(

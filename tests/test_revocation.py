@@ -442,9 +442,31 @@ async def test_a_row_that_cannot_be_believed_shields_nobody_else(world: World, t
         world.revocation.hear(EVERYTHING)
         await settle()
         assert {held.reason for held in revoked} == {Reason.KEY_REVOKED}
-        assert world.flow(lagging) is Flow.PAUSED
-        await asyncio.sleep(LEASE_SECONDS + HEARTBEAT_SECONDS)
         assert lagging.reason is Reason.STATE_UNKNOWN
+        assert {record.id for record in others} <= set(world.cleaned[0] or ())
+        good = world.open(make_record(OTHER))
+        await asyncio.sleep(2 * REVALIDATE_SECONDS)
+        assert world.get_trust() is Trust.TRUSTED, "lag is not silence"
+        assert good.ended_at is None
+
+
+@virtual
+async def test_news_of_ten_thousand_keys_that_hold_nothing_never_stands_before_one_that_does(
+    world: World, table: Table
+) -> None:
+    held = world.open(table.rows[KEY])
+    async with world.running():
+        table.reads.clear()
+        table.hold()
+        for number in range(10_000):
+            world.revocation.hear(News(key_id=form_key_id(number + 100)))
+        await settle()
+        table.change(KEY, status="revoked")
+        world.revocation.hear(News(key_id=KEY))
+        table.answer()
+        await settle()
+        assert held.reason is Reason.KEY_REVOKED
+        assert table.reads[1] == [KEY]
 
 
 @virtual

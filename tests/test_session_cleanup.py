@@ -12,7 +12,7 @@ import pytest
 
 from proxy.database import Database
 from proxy.forwarding import Destination
-from proxy.identity import KeyId
+from proxy.identity import KeyId, Owner
 from proxy.keys.store import KeyStore
 from proxy.logs import configure_logging
 from proxy.memory import KeyState
@@ -70,10 +70,14 @@ class Instance:
             find_used=self._find_used,
         )
 
-    async def _read_rights(self, key_ids: Collection[KeyId]) -> dict[KeyId, frozenset[str]]:
+    async def _read_rights(self, key_ids: Collection[KeyId]) -> dict[KeyId, tuple[Owner, frozenset[str]]]:
         """The rights of those that may be used: the keys' own scopes will do here."""
         records = (await self._keys.read_keys(list(key_ids))).values()
-        return {record.id: find_rights(record) for record in records if record.find_fault(0.0) is None}
+        return {
+            record.id: (make_record(record.id).owner, find_rights(record))
+            for record in records
+            if record.find_fault(0.0) is None
+        }
 
     def _find_used(self) -> set[tuple[str, bytes]]:
         self.sweeps += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,7 +14,14 @@ from proxy.database import Database
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
 from proxy.identity import KeyId, Owner, OwnerId, Principal
 from proxy.sealing import Seal
-from proxy.session_store import OWNER_MEMORY_SECONDS, DeadSession, SessionStore, hash_session_id
+from proxy.session_store import (
+    OWNER_MEMORY_SECONDS,
+    DeadSession,
+    SessionOwner,
+    SessionStore,
+    hash_session_id,
+    name_owner,
+)
 from tests.clocks import ManualClock
 from tests.staging import GUARD_SECONDS, Stage
 
@@ -303,9 +311,20 @@ async def test_sessions_named_are_claimed_though_their_key_lives_and_only_they(
 async def test_sessions_are_listed_with_the_rights_they_were_made_under(store: SessionStore) -> None:
     await store.bind("mcp", "hers", PRINCIPAL, None)
     await store.bind("mcp", "his", STRANGER, None)
-    assert await store.list_grants([PRINCIPAL.key_id, KeyId("nobody")]) == [
-        (PRINCIPAL.key_id, hash_session_id("hers"), tuple(sorted(PRINCIPAL.grants)))
-    ]
+    made = SessionOwner(PRINCIPAL.key_id, name_owner(PRINCIPAL.owner), tuple(sorted(PRINCIPAL.grants)))
+    assert await store.list_owners([PRINCIPAL.key_id, KeyId("nobody")]) == [(hash_session_id("hers"), made)]
+
+
+@pytest.mark.parametrize("changed", [{"id": str(uuid4())}, {"tenant_id": "another"}], ids=["owner", "tenant"])
+async def test_a_session_is_of_nobody_once_its_key_is_in_other_hands(
+    store: SessionStore, database: Database, changed: dict[str, Any]
+) -> None:
+    await store.bind("mcp", SESSION, PRINCIPAL, None)
+    moved = replace(PRINCIPAL, owner=replace(PRINCIPAL.owner, **changed))
+    for instance in (store, form_store(database)):
+        with pytest.raises(Refusal, match=UNKNOWN):
+            await instance.claim("mcp", SESSION, moved)
+        await instance.claim("mcp", SESSION, PRINCIPAL)
 
 
 async def test_a_session_nobody_used_for_long_is_swept_and_one_in_use_is_not(

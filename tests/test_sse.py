@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sse import EventBoundary, EventRewriter, get_values, replace_field
+from proxy.sse import EventBoundary, EventRewriter, IdRewriter, get_values, replace_field
 
 # Everything the grammar gives a meaning to, in pieces that combine into every trap.
 PIECES = [
@@ -24,6 +25,7 @@ PIECES = [
     b"\xef\xbb\xbf",
 ]
 streams = st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join)
+id_streams = st.lists(st.sampled_from([*PIECES, b"i", b"d", b"id:", b"id", b"x" * 37]), max_size=14).map(b"".join)
 
 
 def chunks_of(stream: bytes, cuts: set[int]) -> list[bytes]:
@@ -195,3 +197,158 @@ def test_the_boundary_knows_where_the_stream_rests(chunks: list[bytes], expected
     for chunk in chunks:
         boundary.feed(chunk)
     assert boundary.at_boundary is expected
+
+
+# large events that may pass
+
+
+@given(streams, st.sets(st.integers(0, 60)), st.integers(0, 40))
+def test_where_large_events_pass_a_stream_stays_byte_for_byte_at_any_limit(
+    stream: bytes, cuts: set[int], limit: int
+) -> None:
+    rewriter = EventRewriter(lambda event: event, max_event_bytes=limit, pass_large=True)
+    sent = b"".join([rewriter.feed(chunk) for chunk in chunks_of(stream, cuts)]) + rewriter.finish()
+    assert (sent, rewriter.dropped) == (stream, 0)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_an_event_that_is_too_large_may_pass_unjudged_and_the_next_one_is_judged(end: bytes) -> None:
+    large = b"id: 7" + end + b"data: " + b"x" * 200 + end + b"data: z" + end + end
+    small = b"id: 7" + end + b"data: y" + end + end
+    stream = large + small + large + small
+    for cut in range(len(stream)):
+        rewriter = EventRewriter(lambda event: event.replace(b"7", b"8"), max_event_bytes=100, pass_large=True)
+        sent = b"".join([rewriter.feed(chunk) for chunk in chunks_of(stream, {cut})]) + rewriter.finish()
+        assert sent == (large + small.replace(b"7", b"8")) * 2
+        assert rewriter.dropped == 0
+
+
+def test_an_event_that_is_too_large_passes_as_it_comes() -> None:
+    rewriter = EventRewriter(lambda event: event, max_event_bytes=100, pass_large=True)
+    assert rewriter.feed(b"data: " + b"x" * 50) == b""
+    assert rewriter.feed(b"y" * 50) == b"data: " + b"x" * 50 + b"y" * 50
+    assert all(rewriter.feed(b"z" * 1000) == b"z" * 1000 for _ in range(100))
+    assert rewriter.feed(b"\n\n") == b"\n\n"
+    assert rewriter.feed(b"data: small\n\n") == b"data: small\n\n"
+
+
+# the ids
+
+
+MAX_ID_BYTES = 40
+
+
+def rewrite_ids(stream: bytes, cuts: set[int], rewrite: Callable[[bytes], bytes | None]) -> bytes:
+    rewriter = IdRewriter(rewrite, max_id_bytes=MAX_ID_BYTES)
+    return b"".join([rewriter.feed(chunk) for chunk in chunks_of(stream, cuts)]) + rewriter.finish()
+
+
+def mark(event_id: bytes) -> bytes:
+    return event_id + b".signed"
+
+
+def withhold(_: bytes) -> None:
+    return None
+
+
+@given(id_streams, st.sets(st.integers(0, 60)))
+def test_however_it_is_cut_a_streams_ids_are_rewritten_alike(stream: bytes, cuts: set[int]) -> None:
+    assert rewrite_ids(stream, cuts, mark) == rewrite_ids(stream, set(), mark)
+
+
+@given(id_streams, st.sets(st.integers(0, 60)))
+def test_however_it_is_cut_the_same_ids_are_left_out(stream: bytes, cuts: set[int]) -> None:
+    assert rewrite_ids(stream, cuts, withhold) == rewrite_ids(stream, set(), withhold)
+
+
+@given(id_streams)
+def test_a_client_reads_the_same_events_with_other_ids(stream: bytes) -> None:
+    stream = stream.replace(b"\xef\xbb\xbf", b"")
+    expected = [[(name, mark(text) if is_id(name, text) else text) for name, text in e] for e in read_events(stream)]
+    assert read_events(rewrite_ids(stream, set(), mark)) == expected
+
+
+@given(id_streams)
+def test_a_client_reads_the_same_events_without_the_ids_that_are_left_out(stream: bytes) -> None:
+    stream = stream.replace(b"\xef\xbb\xbf", b"")
+    left = [[field for field in event if not is_id(*field)] for event in read_events(stream)]
+    assert read_events(rewrite_ids(stream, set(), withhold)) == [event for event in left if event]
+
+
+def is_id(name: bytes, text: bytes) -> bool:
+    """Whether it is one that is rewritten."""
+    return name == b"id" and 0 < len(text) <= MAX_ID_BYTES
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("space", [b"", b" "])
+def test_an_id_is_rewritten_in_its_place_wherever_the_stream_is_cut(end: bytes, space: bytes) -> None:
+    before, after = b"event: e" + end, end + b"data: x" + end + b"retry: 5" + end + end
+    stream = (before + b"id:" + space + b"7" + after) * 2
+    expected = (before + b"id: 7.signed" + after) * 2
+    for first in range(len(stream)):
+        for second in range(first, len(stream)):
+            assert rewrite_ids(stream, {first, second}, mark) == expected
+    assert rewrite_ids(stream, set(range(len(stream))), mark) == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_an_id_that_is_left_out_takes_its_line_end_along(end: bytes) -> None:
+    stream = b"event: e" + end + b"id: 7" + end + b"data: x" + end + end
+    for cut in range(len(stream)):
+        assert rewrite_ids(stream, {cut}, withhold) == b"event: e" + end + b"data: x" + end + end
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"id", b"id:", b"id: ", b": id: 7", b":id: 7", b"data: id: 7", b"data:id: 7", b" id: 7", b"ID: 7", b"idle: 7",
+     b"id : 7", b"i", b"event: id", b"retry: 7", b"identity"],
+)  # fmt: skip
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_that_is_no_id_with_a_value_stays(line: bytes, end: bytes) -> None:
+    stream = line + end + b"data: x" + end + line + end + end
+    for cut in range(len(stream)):
+        assert rewrite_ids(stream, {cut}, mark) == rewrite_ids(stream, {cut}, withhold) == stream
+    assert rewrite_ids(line, set(), withhold) == line
+
+
+def test_only_a_line_that_may_be_an_id_waits_for_its_end() -> None:
+    rewriter = IdRewriter(mark, max_id_bytes=MAX_ID_BYTES)
+    assert rewriter.feed(b"data: x") == b"data: x"
+    assert rewriter.feed(b"\nid: and more") == b"\n"
+    assert rewriter.feed(b"\ndata") == b"id: and more.signed\ndata"
+    assert rewriter.feed(b"\ni") == b"\n"
+    assert rewriter.feed(b"f") == b"if"
+    assert rewriter.feed(b"\n: ping") == b"\n: ping"
+    assert rewriter.finish() == b""
+
+
+def test_the_first_id_after_a_withheld_one_is_rewritten() -> None:
+    stream = b"id: 1\r\ndata: a\r\n\r\nid: 2\r\ndata: b\r\n\r\n"
+    for cut in range(len(stream)):
+        sent = rewrite_ids(stream, {cut}, lambda value: mark(value) if value == b"2" else None)
+        assert sent == b"data: a\r\n\r\nid: 2.signed\r\ndata: b\r\n\r\n"
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+@pytest.mark.parametrize("length", [MAX_ID_BYTES - 1, MAX_ID_BYTES, MAX_ID_BYTES + 1, 5 * MAX_ID_BYTES])
+def test_an_id_that_is_too_long_passes_and_the_longest_is_rewritten_wherever_they_are_cut(
+    length: int, space: bytes
+) -> None:
+    long = b"x" * length
+    stream = b"data: a\nid:" + space + long + b"\n\nid: 7\n\n"
+    kept = b"id: " + mark(long) if length <= MAX_ID_BYTES else b"id:" + space + long
+    for cut in range(len(stream)):
+        assert rewrite_ids(stream, {cut}, mark) == b"data: a\n" + kept + b"\n\nid: 7.signed\n\n"
+
+
+def test_an_endless_line_is_not_held_in_memory() -> None:
+    rewriter = IdRewriter(mark, max_id_bytes=MAX_ID_BYTES)
+    assert rewriter.feed(b"id: " + b"x" * 1000) == b"id: " + b"x" * 1000
+    assert all(rewriter.feed(b"x" * 1000) == b"x" * 1000 for _ in range(100))
+
+
+def test_an_id_in_which_the_stream_ends_is_rewritten() -> None:
+    for cut in range(5):
+        assert rewrite_ids(b"id: 7", {cut}, mark) == b"id: 7.signed"
+        assert rewrite_ids(b"id: 7", {cut}, withhold) == b""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 import asyncpg
@@ -42,15 +42,20 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
  WHERE k.id = ANY($1::text[])
 """
+# Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
 SUMMARY = """
 SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
        CASE WHEN k.status <> 'active' THEN k.status
             WHEN o.disabled_at IS NOT NULL THEN 'owner disabled'
             WHEN k.expires_at <= now() THEN 'expired'
             ELSE 'active' END AS status,
-       k.expires_at, k.created_at, k.created_by, k.parent_id, k.revoked_at, k.revoked_by, k.revoked_reason
+       extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
+       k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by, k.revoked_reason
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
 """
+
+
+FIRST_SECOND, LAST_SECOND = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 
 
 class KeyConflictError(ProxyError):
@@ -185,7 +190,13 @@ async def _audit(connection: Connection, actor: str, action: str, key_id: str, *
 
 
 def _form_summary(row: asyncpg.Record) -> KeySummary:
-    return KeySummary(**{**row, "scopes": tuple(row["scopes"])})
+    dates = {name: _form_date(row[name]) for name in ("expires_at", "created_at", "revoked_at")}
+    return KeySummary(**{**row, **dates, "scopes": tuple(row["scopes"])})
+
+
+def _form_date(seconds: float | None) -> datetime | None:
+    """The nearest date that Python can tell."""
+    return None if seconds is None else datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
 
 
 def _form_record(row: asyncpg.Record) -> KeyRecord:

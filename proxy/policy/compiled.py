@@ -44,7 +44,7 @@ _NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _BROKEN = Denied(None, "the policy could not judge this request, so it is refused")
 
-ListedKind = Literal["tool", "prompt", "uri", "uri_template"]
+ListedKind = Literal["tool", "prompt", "uri", "uri_template", "task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,8 @@ class RuleTable:
                 return any(not isinstance(self.judge_uri(use, name, grants, owner), Denied) for use in uses)
             case "uri_template":
                 return self._may_list_template(parse_uri_template(name), grants)
+            case "task":
+                return False  # whose a task is, no rule can know
 
     def _may_list_template(self, template: Pattern, grants: frozenset[str]) -> bool:
         for lookup in self.uris.values():

@@ -52,7 +52,9 @@ def intersect(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
 def simplify(scopes: Iterable[str]) -> frozenset[str]:
     """The same rights in the fewest words: nothing that another member covers."""
     every = frozenset(scopes)
-    return frozenset(scope for scope in every if not covers(every - {scope}, scope))
+    if EVERYTHING in every:
+        return frozenset({EVERYTHING})
+    return frozenset(scope for scope in every if (head := split_scope(scope)[0]) == scope or head not in every)
 
 
 def is_grantable(scope: str, catalogue: Mapping[str, Scope]) -> bool:
