@@ -14,11 +14,11 @@ COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX
 	--no-header --no-annotate $(LOCKFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench schema lock clean
+.PHONY: help run test check faults fuzz conformance format bench schema lock clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
-	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
 	@$(BIN)/aegis-proxy demo
@@ -30,6 +30,15 @@ check: $(STAMPS)/dev ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+faults: $(STAMPS)/dev ## run the whole fault matrix (hours; FAULT_SEEDS=20, FAULT_SEED repeats one)
+	$(BIN)/python -m pytest -s tests/faults/long_matrix.py
+
+fuzz: $(STAMPS)/dev ## try a million bodies and a hundred thousand targets (ten minutes; AEGIS_FUZZ_SEED=n repeats one)
+	AEGIS_FUZZ=full $(BIN)/python -m pytest tests/fuzz
+
+conformance: $(STAMPS)/conformance ## run the official MCP conformance suite, directly and through the proxy (needs npm)
+	$(BIN)/python -m tests.conformance
 
 format: $(STAMPS)/dev ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
@@ -70,4 +79,8 @@ $(STAMPS)/runtime: requirements.lock pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/dev: requirements-dev.lock $(STAMPS)/runtime
 	@echo 'installing from requirements-dev.lock into .venv'
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(STAMPS)/conformance: tests/conformance/package.json tests/conformance/package-lock.json $(STAMPS)/dev
+	cd tests/conformance && npm ci
 	@touch $@

@@ -51,16 +51,10 @@ def read_listening(process: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def drain_output(process: subprocess.Popen[bytes]) -> None:
-    """Read a log away, as a collector would: a full pipe would stop who writes it."""
-    output = process.stdout
-    assert output is not None
-    threading.Thread(target=_read_away, args=(output.fileno(),), daemon=True).start()
-
-
-def _read_away(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # closed with its process
-        while os.read(descriptor, 1 << 16):
-            pass
+    """Have a log read away, as a collector would: a full pipe stops who writes it. By a process of its own, since a
+    thread would come to it only when this process, busy being the clients, gives way."""
+    reader = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+    threading.Thread(target=reader.wait, daemon=True).start()
 
 
 def read_cpu_seconds(pid: int) -> float:

@@ -67,6 +67,8 @@ TABLE: dict[Reason, Row] = {
     Reason.BODY_TIMEOUT: Row(408, "Body came too slowly", close=True),
     Reason.MESSAGE_UNREADABLE: Row(400, "Not strict JSON", rpc_code=-32700),
     Reason.MESSAGE_INVALID: Row(400, "Not one JSON-RPC message", rpc_code=-32600),
+    Reason.PARAMS_INVALID: Row(400, "Invalid params", rpc_code=-32602),
+    Reason.CAPABILITY_MISSING: Row(400, "Client capability missing", rpc_code=-32021),  # MCP 2026-07-28
     Reason.ROUTE_DENIED: Row(403, "Not allowed for this key", "insufficient_scope"),
     Reason.MESSAGE_DENIED: Row(403, "Not allowed for this key", "insufficient_scope"),
     Reason.METHOD_UNKNOWN: Row(404, "Unknown method", rpc_code=-32601),
@@ -90,13 +92,21 @@ TABLE: dict[Reason, Row] = {
 }
 
 
+_DENIALS = frozenset({Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED})
+_JUDGEMENTS = _DENIALS | {Reason.METHOD_UNKNOWN, Reason.HANDLE_UNKNOWN}
+# What a server would answer in JSON-RPC; everything else is refused in HTTP.
+_ANSWERS = _JUDGEMENTS | {Reason.PARAMS_INVALID, Reason.CAPABILITY_MISSING}
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the client speaks: JSON-RPC on MCP routes; `modern`: revision 2026-07-28; `rpc_denials` as the route says."""
+    """How the client speaks: JSON-RPC on MCP routes; `modern`: revision 2026-07-28; `rpc_denials` as the route says;
+    `apart`: by HTTP+SSE, where the answer to a message comes on the session's stream."""
 
     json_rpc: bool
     modern: bool = False
     rpc_denials: str = "json-rpc"
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,18 @@ def form_answer(refusal: Refusal, dialect: Dialect, *, realm: str, request_id: s
     return Answer(status, headers, body, row.close)
 
 
+def is_told_apart(refusal: Refusal, dialect: Dialect) -> bool:
+    """Whether the client waits for this on its stream: there is an id to answer, and it is an answer of JSON-RPC's."""
+    by_status = dialect.rpc_denials == "http-403" and refusal.reason in _DENIALS
+    return dialect.apart and refusal.rpc_id is not None and refusal.reason in _ANSWERS and not by_status
+
+
+def form_acknowledgement(request_id: str) -> Answer:
+    """The answer to a refused message whose refusal is told on its stream."""
+    headers = {"Cache-Control": "no-store", "X-Request-Id": request_id, **dict((*SAFETY, SERVER))}
+    return Answer(202, headers, b"", close=False)
+
+
 def form_rpc_error(refusal: Refusal, request_id: str) -> bytes:
     """The refusal as a JSON-RPC error answer. Codes of our own lie outside -32768 to -32000, which are reserved."""
     row = TABLE[refusal.reason]
@@ -142,7 +164,9 @@ def _settle_status(refusal: Refusal, row: Row, dialect: Dialect) -> int:
     """A denied JSON-RPC request is answered in JSON-RPC, with 200: a static key cannot step up, and editors answer 401
     and 403 alike by starting OAuth and dropping the key. A message without an id has no answer to carry the no."""
     answerable = dialect.json_rpc and refusal.rpc_id is not None
-    if refusal.reason in (Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED) and answerable:
+    if dialect.apart and refusal.reason in _JUDGEMENTS:
+        return 403  # nobody reads this body as an answer, and any 2xx would promise one
+    if refusal.reason in _DENIALS and answerable:
         return 200 if dialect.rpc_denials == "json-rpc" else 403
     if refusal.reason is Reason.HANDLE_UNKNOWN and answerable and not dialect.modern:
         return 200  # before 2026-07-28 editors take 400 for the end of their session

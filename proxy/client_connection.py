@@ -10,6 +10,7 @@ back later.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -61,12 +62,24 @@ class ClientConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._notice_vanishing(transport)
         self._arm()
         excess = self._server.excess
         if excess > MAX_SHED:
             self._abort()
         elif excess > 0:
             self._request_handler = self._shed
+
+    def _notice_vanishing(self, transport: asyncio.BaseTransport) -> None:
+        """A client that is gone without a FIN acknowledges nothing: neither data nor, when there is none, probes."""
+        connected = transport.get_extra_info("socket")
+        if connected is None or not hasattr(socket, "TCP_USER_TIMEOUT"):
+            return
+        seconds = max(1, int(self._slow_reader_seconds))
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, seconds // 2))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 4))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
     async def _shed(self, _request: web.BaseRequest) -> web.Response:
         """In the handler's place. Whatever the request is, there is no room for it."""
@@ -145,6 +158,8 @@ class ClientConnection(RequestHandler):
         """A constant answer: what could not be read is not repeated, neither to the client nor to the log."""
         if isinstance(exc, LineTooLong) or message == TOO_MANY_FIELDS:
             refusal = RequestError(Reason.HEAD_TOO_LARGE, "The request line or its headers are too long or too many.")
+        elif isinstance(exc, ConnectionError):
+            raise exc  # the client has left: aiohttp closes what is left of the connection
         elif status == 500:
             log.error("handler_failed", exc_info=exc)
             refusal = RequestError(Reason.INTERNAL, "The request could not be handled.")

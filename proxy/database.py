@@ -26,7 +26,15 @@ MIGRATION_LOCK = 0x6165676973
 NAME = "aegis-proxy"
 UNNAMED = "the database"
 # What a broken, refusing or silent server raises; anything else is a bug of ours and stays loud.
-FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
+# (InternalClientError: a server that is dying tells an idle connection so, and asyncpg loses its place.)
+FOREIGN_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
 
 
 def describe_failure(error: BaseException) -> str:

@@ -22,7 +22,9 @@ Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 
 # RFC 3986 path characters without ";", which some servers cut parameters at; escapes are checked one by one.
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-F]{2})+)+", re.ASCII)
-_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)*", re.ASCII)
+# No semicolon: some readers separate members by it.
+_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,=:@/?-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,=:@/?-]*)*", re.ASCII)
+_PARTS = re.compile(r"\[")  # what PHP and its imitators make a member of a list or map
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # An escaped "%" is another path for whoever decodes twice.
@@ -82,7 +84,7 @@ def check_query(query: str) -> None:
     stands there twice. Raises RequestError."""
     seen = set()
     for name, _ in parse_qsl(query, keep_blank_values=True):
-        folded = fold_name(name)
+        folded = fold_name(_PARTS.split(name.strip(), maxsplit=1)[0].replace(".", "_").replace(" ", "_"))
         if folded in WITHHELD_MEMBERS:
             raise RequestError(Reason.QUERY_NOT_ALLOWED, "Tenant and user are the key's to say, not the query's.")
         if folded in seen:

@@ -52,6 +52,8 @@ class Reason(StrEnum):
     BODY_TIMEOUT = "body_timeout"
     MESSAGE_UNREADABLE = "message_unreadable"  # not strict JSON
     MESSAGE_INVALID = "message_invalid"  # JSON, but not one JSON-RPC message
+    PARAMS_INVALID = "params_invalid"  # a JSON-RPC message without what its method needs
+    CAPABILITY_MISSING = "capability_missing"  # of an extension the client did not say it speaks
     # the decision
     ROUTE_DENIED = "route_denied"
     MESSAGE_DENIED = "message_denied"

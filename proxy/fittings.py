@@ -64,7 +64,10 @@ def open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, De
         stack.push_async_callback(upstream.aclose)
         token = upstream_settings.bearer_token
         destinations[name] = Destination(
-            upstream, upstream_settings.url.base_path.rstrip("/"), token.get_secret_value() if token else None
+            upstream,
+            upstream_settings.url.base_path.rstrip("/"),
+            token.get_secret_value() if token else None,
+            upstream_settings.resumable,
         )
     return destinations
 

@@ -16,9 +16,17 @@ from multidict import CIMultiDict
 
 from proxy.authorization import Permit
 from proxy.clock import Clock
+from proxy.endpoints import Endpoints, form_reference
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
 from proxy.filtering import Allow
-from proxy.handles import STATE_SECONDS, STATEFUL_METHODS, Binder, Handles, form_context, form_event_context
+from proxy.handles import (
+    STATEFUL_METHODS,
+    Binder,
+    Handles,
+    form_context,
+    form_event_context,
+    form_travel_context,
+)
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
 from proxy.relay import Limits, Relay, refuse_ended
@@ -35,18 +43,21 @@ class Destination:
     upstream: Upstream
     base_path: str = ""
     bearer_token: str | None = field(default=None, repr=False)
+    resumable: bool = False  # it keeps the events of each session apart
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What is to be sent: a canonical target, the client's own headers, a body that was judged whole."""
+    """What is to be sent: a canonical target, the client's own headers, a body that was judged whole. `message_target`:
+    where an upstream's session of HTTP+SSE takes its messages, in place of the client's target."""
 
-    target: str
+    target: str = field(repr=False)
     headers: Collection[tuple[str, str]]
     body: bytes
     session_id: str | None = field(repr=False)
-    last_event_id: str | None
+    last_event_id: str | None  # as the client has it
     request_id: str
+    message_target: str | None = field(default=None, repr=False)
 
 
 class SessionEnder(Protocol):
@@ -96,7 +107,8 @@ class Forwarder:
             request,
             judge_flow=lambda: self._registry.judge_flow(exchange, self._clock.boot()),
             allow=await self._form_allow(permit, exchange),
-            handles=self._form_handles(permit, exchange, outbound),
+            handles=self._form_handles(permit, destination, outbound),
+            endpoints=self._form_endpoints(permit, exchange, destination, outbound),
             bind_tasks=lambda task_ids: self._bind_tasks(permit, exchange, task_ids),
             limits=self._limits,
             count_dropped=self._count_dropped,
@@ -109,9 +121,9 @@ class Forwarder:
                 outbound.headers,
                 bearer_token=destination.bearer_token,
                 request_id=outbound.request_id,
-                last_event_id=outbound.last_event_id,
+                last_event_id=self._open_event_id(permit, destination, outbound),
             )
-            target = destination.base_path + outbound.target
+            target = outbound.message_target or destination.base_path + outbound.target
             response = await call.send(permit.method, target, headers, outbound.body, gate=relay.wait_open)
             _check_answer(response, permit)
             relayed = form_client_headers(response.headers, request_id=outbound.request_id)
@@ -139,24 +151,56 @@ class Forwarder:
     async def _form_allow(self, permit: Permit, exchange: Exchange) -> Allow:
         """What lists may show: a list of tasks, the key's own; everything else, what the policy would let it use."""
         allow = self._may_list(permit, exchange)
-        if permit.message is None or permit.message.method != "tasks/list":
+        if permit.match.route.protocol == "http" or (permit.message and permit.message.method != "tasks/list"):
             return allow
         owned = await self._task_store.list_owned(permit.match.route.upstream, permit.principal.key_id)
         return lambda kind, name: hash_task_id(name) in owned if kind == "task" else allow(kind, name)
 
-    def _form_handles(self, permit: Permit, exchange: Exchange, outbound: Outbound) -> Handles:
+    def _open_event_id(self, permit: Permit, destination: Destination, outbound: Outbound) -> str | None:
+        """The event to resume after, as the upstream named it. Raises Refusal."""
+        if outbound.last_event_id is None or permit.match.route.protocol != "mcp" or not destination.resumable:
+            return None
+        context = form_event_context(permit.match.route.upstream, permit.principal.key_id, outbound.session_id)
+        return self._binder.check_event_id(outbound.last_event_id, context)
+
+    def _form_handles(self, permit: Permit, destination: Destination, outbound: Outbound) -> Handles:
         message, upstream = permit.message, permit.match.route.upstream
         key_id = permit.principal.key_id
-        is_mcp = permit.match.route.protocol != "http"
-        stateful = message is not None and message.method in STATEFUL_METHODS
-        resumable = is_mcp and (message is None or not message.modern)
+        is_mcp, apart = permit.match.route.protocol != "http", permit.match.route.protocol == "mcp-sse"
+        stateful = message is not None and message.method in STATEFUL_METHODS and not apart
+        has_event_ids = is_mcp and (message is None or not message.modern)
+        state_context = event_context = None
+        if message is not None and stateful:
+            state_context = form_context(message, upstream, key_id)
+        elif message is None and apart:
+            state_context = form_travel_context(upstream, key_id)
+        if has_event_ids and destination.resumable and not apart:
+            event_context = form_event_context(upstream, key_id, outbound.session_id)
         return Handles(
             self._binder,
-            state_context=form_context(message, upstream, key_id) if message is not None and stateful else None,
-            event_context=form_event_context(upstream, key_id, outbound.session_id) if resumable else None,
+            state_context=state_context,
+            event_context=event_context,
+            has_event_ids=has_event_ids,
             expected=is_mcp and (message is None or stateful),  # a stream of its own may replay any result
-            expires_at=self._clock.wall() + STATE_SECONDS,
+            wall=self._clock.wall,
         )
+
+    def _form_endpoints(
+        self, permit: Permit, exchange: Exchange, destination: Destination, outbound: Outbound
+    ) -> Endpoints | None:
+        """For the stream of HTTP+SSE: where its client sends messages; what it is told is what finds the stream."""
+        route, key_id = permit.match.route, permit.principal.key_id
+        if route.messages is None or permit.message is not None:
+            return None
+
+        def bind(target: str) -> str:
+            sealed = self._binder.seal_target(target, route.upstream, key_id)
+            exchange.session = (route.upstream, hash_session_id(sealed))
+            return sealed
+
+        address = destination.upstream.address
+        stream_url = f"{address.scheme}://{address.authority}{destination.base_path}{outbound.target}"
+        return Endpoints(stream_url, form_reference(route.path, route.messages), bind)
 
     async def _bind_tasks(self, permit: Permit, exchange: Exchange, task_ids: list[str]) -> None:
         for task_id in task_ids:
@@ -170,6 +214,8 @@ class Forwarder:
         upstream = permit.match.route.upstream
         offered = headers.popall("Mcp-Session-Id", [])
         message = permit.message
+        if permit.match.route.protocol == "mcp-sse":
+            return  # there the stream is the session
         if message is not None and message.method == "initialize" and 200 <= response.status < 300 and offered:
             if len(offered) > 1:
                 raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream's answer names two sessions.")

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
 from proxy.authorization import Permit, authorize
-from proxy.challenges import Dialect, form_answer
+from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
+from proxy.endpoints import read_session_member
 from proxy.envelope import (
     Target,
     check_framing,
@@ -29,14 +30,15 @@ from proxy.envelope import (
 )
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
 from proxy.forwarding import Forwarder, Outbound
-from proxy.handles import Binder, find_task_ids, form_event_context
+from proxy.handles import Binder, find_task_ids
 from proxy.identity import KeyId
 from proxy.logs import get_logger
-from proxy.messages import Message, check_mirrored_headers, parse_message
+from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
 from proxy.metrics import Metrics
 from proxy.policy import Policy, RouteMatch
-from proxy.session_store import SessionStore
+from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Registry
+from proxy.sse import form_event
 from proxy.task_store import TaskStore
 from proxy.verification import Verifier
 
@@ -65,7 +67,8 @@ class DoorRules:
 class Passage:
     """What becomes known of one request on its way: the decision line, and how to say no.
 
-    `key_id` is the one presented, verified or not: whoever watches a key wants to see its refusals, too.
+    `key_id` is the one presented, verified or not: whoever watches a key wants to see its refusals, too. Of a message
+    by HTTP+SSE, `session` is the one its URL names, and `message_target` where that takes its messages upstream.
     """
 
     request_id: str
@@ -76,6 +79,8 @@ class Passage:
     permit: Permit | None = None
     rpc_id: str | int | None = None
     ended: Reason | None = None
+    session: tuple[str, bytes] | None = None
+    message_target: str | None = field(default=None, repr=False)
     dialect: Dialect = field(default=PLAIN)
 
 
@@ -140,11 +145,13 @@ class FrontDoor:
         check_query(target.query)
         passage.key_id = presented.token.key_id
         await self._verifier.verify(presented)
+        if match.route.protocol == "mcp-sse" and request.method == "POST":
+            self._find_session(target, match, passage, presented.token.key_id)
         message = passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
         permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
-        endless = message is None and request.method == "GET" and match.route.protocol == "mcp"
+        endless = message is None and request.method == "GET" and match.route.protocol != "http"
         exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
         try:
             session_id = await self._claim_session(request, permit, exchange)
@@ -167,10 +174,12 @@ class FrontDoor:
         match = passage.match = self._policy.find_route(target.path)
         if match is None:
             raise RequestError(Reason.ROUTE_UNKNOWN, "Nothing is served at this path.")
-        passage.dialect = Dialect(match.route.protocol != "http", rpc_denials=match.route.rpc_denials)
+        protocol = match.route.protocol
+        passage.dialect = Dialect(protocol != "http", rpc_denials=match.route.rpc_denials, apart=protocol == "mcp-sse")
         check_origin(request.headers, self._rules.allowed_origins)
-        if request.method not in match.route.methods:
-            allowed = sorted(match.route.methods)
+        methods = match.route.find_methods(target.path)
+        if request.method not in methods:
+            allowed = sorted(methods)
             raise RequestError(
                 Reason.METHOD_NOT_ALLOWED, f"This path takes {', '.join(allowed)}.", data={"allow": allowed}
             )
@@ -186,6 +195,12 @@ class FrontDoor:
             )
         return presented
 
+    def _find_session(self, target: Target, match: RouteMatch, passage: Passage, key_id: KeyId) -> None:
+        """The session of HTTP+SSE that the URL of a message names, if it was told to this key. Raises Refusal."""
+        sealed, upstream = read_session_member(target.query), match.route.upstream
+        passage.message_target = self._binder.unseal_target(sealed, upstream, key_id)
+        passage.session = (upstream, hash_session_id(sealed))
+
     # Read the message.
 
     async def _read_message(self, request: web.BaseRequest, match: RouteMatch, passage: Passage) -> Message | None:
@@ -197,8 +212,9 @@ class FrontDoor:
         check_json_content_type(request.headers)
         message = parse_message(await self._read_body(request), max_depth=self._rules.max_json_depth)
         passage.rpc_id = message.id if message.kind == "request" else None
-        passage.dialect = Dialect(True, modern=message.modern, rpc_denials=match.route.rpc_denials)
-        check_mirrored_headers(message, request.headers)
+        passage.dialect = replace(passage.dialect, modern=message.modern)
+        check_mirrored_headers(message, request.headers, required=match.route.protocol == "mcp")
+        check_revision(message)
         return message
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
@@ -245,6 +261,10 @@ class FrontDoor:
 
     async def _claim_session(self, request: web.BaseRequest, permit: Permit, exchange: Exchange) -> str | None:
         """The session named by the request, if it is this key's. Raises Refusal."""
+        if permit.match.route.protocol == "mcp-sse":
+            if permit.message is None:  # the stream is the session: all that is done in it is done under these rights
+                exchange.rest_on(tuple(permit.principal.grants))
+            return None
         session_id = request.headers.get("Mcp-Session-Id")
         if session_id is None:
             if permit.message is not None and permit.message.kind == "response":
@@ -264,25 +284,40 @@ class FrontDoor:
     def _form_outbound(
         self, request: web.BaseRequest, target: Target, permit: Permit, session_id: str | None, passage: Passage
     ) -> Outbound:
-        """What is sent: handles that were bound to the key on their way out are the upstream's own again."""
-        upstream, key_id, body, last_event_id = permit.match.route.upstream, permit.principal.key_id, b"", None
+        body, apart = b"", permit.match.route.protocol == "mcp-sse"
         if permit.message is not None:
-            body = self._binder.open_state(permit.message, upstream, key_id, self._clock.wall())
-        elif "Last-Event-ID" in request.headers:
-            context = form_event_context(upstream, key_id, session_id)
-            last_event_id = self._binder.check_event_id(request.headers["Last-Event-ID"], context)
-        return Outbound(target.text, request.headers.items(), body, session_id, last_event_id, passage.request_id)
+            upstream, key_id = permit.match.route.upstream, permit.principal.key_id
+            body = self._binder.open_state(permit.message, upstream, key_id, self._clock.wall(), apart=apart)
+        last_event_id = request.headers.get("Last-Event-ID") if permit.message is None else None
+        headers: Collection[tuple[str, str]] = request.headers.items()
+        if apart:  # no header names a session here, and nobody has claimed this one
+            headers = [(name, value) for name, value in headers if name.lower() != "mcp-session-id"]
+        return Outbound(
+            target.text, headers, body, session_id, last_event_id, passage.request_id, passage.message_target
+        )
 
     # Say no, and record.
 
     def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
         if refusal.rpc_id is None:
             refusal.rpc_id = passage.rpc_id
-        answer = form_answer(refusal, passage.dialect, realm=self._rules.realm, request_id=passage.request_id)
+        if is_told_apart(refusal, passage.dialect) and self._tell_on_stream(refusal, passage):
+            answer = form_acknowledgement(passage.request_id)
+        else:
+            answer = form_answer(refusal, passage.dialect, realm=self._rules.realm, request_id=passage.request_id)
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         if answer.close or not request.content.is_eof():
             response.force_close()  # what was not read must not be taken for the next request
         return response
+
+    def _tell_on_stream(self, refusal: Refusal, passage: Passage) -> bool:
+        """Clients of HTTP+SSE hear answers on their stream alone. False: it is not here, or cannot be spoken on."""
+        if passage.session is None or passage.key_id is None:
+            return False
+        stream = self._registry.find_stream(passage.key_id, passage.session)
+        if stream is None or stream.inject is None:
+            return False
+        return stream.inject(form_event(form_rpc_error(refusal, passage.request_id)))
 
     def refuse_unread(self, refusal: Refusal) -> web.Response:
         """The answer to something that never became a request."""

@@ -37,11 +37,12 @@ SERVER = """
 SELECT system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()
 """
 BEAT = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, pg_notify($1, $2)"
+# Asking for its usage also cuts the queue of notifications, which PostgreSQL leaves full after whoever held it up left.
 # What must stand in the database for a silence to mean "nothing happened": triggers that fire for every writer, even
 # under session_replication_role = replica, and even after a restore that had disabled them.
-TRIGGERS = 10
+TRIGGERS = 11
 CHECK = """
-SELECT pg_is_in_recovery() AS standby,
+SELECT pg_is_in_recovery() AS standby, pg_notification_queue_usage() AS queue_usage,
        (SELECT count(*) FROM pg_trigger t
          WHERE t.tgrelid IN ('api_keys'::regclass, 'api_key_secrets'::regclass, 'owners'::regclass)
            AND NOT t.tgisinternal AND t.tgname LIKE 'aegis\\_%' AND t.tgenabled = 'A') AS triggers
@@ -91,6 +92,7 @@ class Listener:
         self._patience: asyncio.Timeout | None = None  # while a nonce is waited for
         self._wall_ahead: float | None = None  # of boot time, at the last beat
         self.fault: str | None = "not connected yet"
+        self.queue_usage = 0.0  # of the server's notifications, 1.0: full, and no revocation commits
         self.proven = asyncio.Event()
 
     async def run(self) -> None:
@@ -209,6 +211,7 @@ class Listener:
 
     async def _check(self, connection: Connection) -> None:
         row = await self._ask(connection.fetchrow(CHECK))
+        self.queue_usage = row["queue_usage"]
         if row["standby"]:
             raise DatabaseError("this server is a standby, which hears nothing: name the primary")
         if row["triggers"] < TRIGGERS:

@@ -25,6 +25,7 @@ from multidict import MultiMapping
 from proxy.errors import Reason, RequestError
 
 PROTOCOL_VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+_CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
 # The first revision without a handshake. Later names compare by date; a text that is no date at all sorts after them,
 # and the Python SDK's server routes such a header to its modern side, too (mcp 2.3.0, streamable_http_manager).
 FIRST_MODERN_VERSION = "2026-07-28"
@@ -67,6 +68,12 @@ _REFERENCES: Mapping[str, tuple[str, re.Pattern[str]]] = {
     "ref/prompt": ("name", _NAME),
     "ref/resource": ("uri", _TOKEN),
 }
+# Requests that revision 2026-07-28 no longer has (its changelog): nobody answers them there.
+_REMOVED_METHODS = frozenset(
+    {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
+    | {"tasks/list", "tasks/result"}
+)
+_TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 # Whose object revision 2026-07-28 mirrors in `Mcp-Name` (transports, "Request Metadata"; SEP-2663 for tasks).
 _MIRRORED_METHODS = frozenset(
     {"tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"}
@@ -202,16 +209,18 @@ def is_rpc_id(value: object) -> TypeGuard[str | int]:
 
 def _check_params(method: str, params: Mapping[str, Any]) -> None:
     _refuse_variants(params, _PARAMS_MEMBERS)
+    if isinstance(params.get("meta"), dict) and PROTOCOL_VERSION_KEY in params["meta"]:
+        raise _invalid("A member imitates `_meta` in another spelling.")
     if "_meta" in params:
         _check_meta(_get_object(params["_meta"], "_meta"))
     if "arguments" in params and method in ("tools/call", "prompts/get"):
-        _get_object(params["arguments"], "arguments")
-    if method in _OBJECTS:
+        _get_object(params["arguments"], "arguments", Reason.PARAMS_INVALID)
+    if method in _OBJECTS and not (method in _REMOVED_METHODS and _names_modern(params)):  # which nobody will answer
         _require_text(params, *_OBJECTS[method])
     if method == "completion/complete":
-        _check_reference(_get_object(params.get("ref"), "ref"))
+        _check_reference(_get_object(params.get("ref"), "ref", Reason.PARAMS_INVALID))
     if method == "notifications/cancelled" and not is_rpc_id(params.get("requestId", 0)):
-        raise _invalid("`requestId` is not a JSON-RPC id.")
+        raise _bad_params("`requestId` is not a JSON-RPC id.")
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:
@@ -226,20 +235,20 @@ def _check_reference(ref: Mapping[str, Any]) -> None:
     _refuse_variants(ref, _REF_MEMBERS)
     kind = ref.get("type")
     if not isinstance(kind, str) or kind not in _REFERENCES:
-        raise _invalid('`type` of `ref` must be "ref/prompt" or "ref/resource".')
+        raise _bad_params('`type` of `ref` must be "ref/prompt" or "ref/resource".')
     _require_text(ref, *_REFERENCES[kind])
 
 
-def _get_object(value: object, where: str) -> dict[str, Any]:
+def _get_object(value: object, where: str, otherwise: Reason = Reason.MESSAGE_INVALID) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _invalid(f"`{where}` must be an object.")
+        raise RequestError(otherwise, f"`{where}` must be an object.")
     return value
 
 
 def _require_text(members: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> None:
     value = members.get(name)
     if not isinstance(value, str) or pattern.fullmatch(value) is None:
-        raise _invalid(f"`{name}` is missing or not of the form this method needs.")
+        raise _bad_params(f"`{name}` is missing or not of the form this method needs.")
 
 
 def find_case_variant(members: Iterable[str], known: frozenset[str]) -> str | None:
@@ -270,10 +279,42 @@ def _invalid(detail: str) -> RequestError:
     return RequestError(Reason.MESSAGE_INVALID, detail)
 
 
+def _bad_params(detail: str) -> RequestError:
+    return RequestError(Reason.PARAMS_INVALID, detail)
+
+
 def _find_id_to_answer(parsed: object) -> str | int | None:
     """Only a request is answered: to whom a broken response was going, its sender cannot be told by that id."""
     rpc_id = parsed.get("id") if isinstance(parsed, dict) and "method" in parsed else None
     return rpc_id if is_rpc_id(rpc_id) else None
+
+
+# What the revision has
+
+
+def check_revision(message: Message) -> None:
+    """Refuse requests of revision 2026-07-28 for what it no longer has, or for an extension that its client did not
+    say it speaks. Raises RequestError."""
+    if message.kind != "request" or not message.modern or message.method is None:
+        return
+    if message.method in _REMOVED_METHODS:
+        raise RequestError(Reason.METHOD_UNKNOWN, f"Revision {message.protocol_version} has no `{message.method}`.")
+    if message.method.startswith("tasks/") and not _speaks_tasks(message.params["_meta"]):
+        raise RequestError(
+            Reason.CAPABILITY_MISSING,
+            "The client's capabilities of this request do not name the tasks extension.",
+            data={"requiredCapabilities": {"extensions": {_TASKS_EXTENSION: {}}}},
+        )
+
+
+def _speaks_tasks(meta: Mapping[str, Any]) -> bool:
+    capabilities = meta.get(_CAPABILITIES_KEY)
+    extensions = capabilities.get("extensions") if isinstance(capabilities, dict) else None
+    return isinstance(extensions, dict) and _TASKS_EXTENSION in extensions
+
+
+def _names_modern(params: Mapping[str, Any]) -> bool:
+    return PROTOCOL_VERSION_KEY in params.get("_meta", {})
 
 
 # The headers that mirror the body
@@ -295,6 +336,12 @@ def check_mirrored_headers(message: Message, headers: MultiMapping[str], *, requ
     incomplete = version is None or (message.kind == "request" and (method is None or nameless))
     if required and message.modern and incomplete:
         raise _mismatch(message, "A message of this revision repeats its version, method and name in headers.")
+    if message.kind == "request" and not message.modern and (version or "") >= FIRST_MODERN_VERSION:
+        raise RequestError(
+            Reason.PARAMS_INVALID,
+            "`MCP-Protocol-Version` names a revision whose requests repeat it in `_meta`.",
+            rpc_id=message.id,
+        )
     if version is not None and not _is_same_era(message, version):
         raise _mismatch(message, "`MCP-Protocol-Version` and the body name different revisions.")
     if method is not None and method != message.method:

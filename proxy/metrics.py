@@ -36,6 +36,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._probes: list[Callable[[], None]] = []
         self._requests: dict[tuple[str, str], Counter] = {}
+        self._ended: dict[Reason, Counter] = {}
 
         self._request = Counter(
             "aegis_requests", "Requests by configured route and outcome", ["route", "outcome"], registry=registry
@@ -73,6 +74,9 @@ class Metrics:
         )
         self._lease_seconds = Gauge("aegis_lease_remaining_seconds", "Until memory is distrusted", registry=registry)
         self.news_heard = Counter("aegis_news_heard", "Notifications of changed keys and owners", registry=registry)
+        self.notification_queue_ratio = Gauge(
+            "aegis_notification_queue_ratio", "Of the database's queue in use; full, nothing commits", registry=registry
+        )
         self.database_clock_skew_seconds = Gauge(
             "aegis_database_clock_skew_seconds", "How far the database's clock is ahead of ours", registry=registry
         )
@@ -103,7 +107,10 @@ class Metrics:
         (self._verified_by_memory if remembered else self._verified_by_database).inc()
 
     def count_exchange_ended(self, reason: Reason) -> None:
-        self._exchanges_ended.labels(reason).inc()
+        counter = self._ended.get(reason)
+        if counter is None:
+            counter = self._ended[reason] = self._exchanges_ended.labels(reason)
+        counter.inc()
 
     def count_upstream_error(self, upstream: str, reason: Reason) -> None:
         self._upstream_errors.labels(upstream, reason).inc()

@@ -16,12 +16,15 @@ from multidict import CIMultiDict
 
 from proxy.authorization import Permit
 from proxy.challenges import form_rpc_error
+from proxy.endpoints import Endpoints
 from proxy.errors import DeniedError, Reason, Refusal, UnavailableError, UpstreamError
 from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
 from proxy.handles import MAX_EVENT_ID_BYTES, Handles
+from proxy.interjection import Interjector
 from proxy.logs import get_logger
 from proxy.sessions import Exchange, Flow
-from proxy.sse import EventBoundary, EventRewriter, IdRewriter
+from proxy.sse import EventRewriter, IdRewriter, form_event
+from proxy.subscriptions import find_subscription
 from proxy.upstream import UpstreamAborted, UpstreamResponse
 from proxy.verification import WORDS, refuse_key
 
@@ -84,6 +87,7 @@ class Relay:
         judge_flow: Callable[[], Flow],
         allow: Allow,
         handles: Handles,
+        endpoints: Endpoints | None,
         bind_tasks: Callable[[list[str]], Awaitable[None]],
         limits: Limits,
         count_dropped: Callable[[int], None],
@@ -94,6 +98,9 @@ class Relay:
         self._judge_flow = judge_flow
         self._allow = allow
         self._handles = handles
+        self._endpoints = endpoints
+        self._subscription = find_subscription(permit.message, exchange.principal.grants)
+        self._interjector: Interjector | None = None
         self._bind_tasks = bind_tasks
         self._limits = limits
         self._count_dropped = count_dropped
@@ -124,7 +131,9 @@ class Relay:
 
     def unwatch(self) -> None:
         """The exchange is over: break the cycle of references."""
-        self._exchange.on_end = self._exchange.on_resume = None
+        self._exchange.on_end = self._exchange.on_resume = self._exchange.inject = None
+        if self._interjector is not None:
+            self._interjector.close()
         self._request.protocol.on_lost = None  # type: ignore[attr-defined]
         if self._drain_timer is not None:
             self._drain_timer.cancel()
@@ -140,6 +149,15 @@ class Relay:
     def _resume(self) -> None:
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
+        self._announce()
+        if self._interjector is not None:
+            self._interjector.wake()
+
+    def _announce(self) -> None:
+        """Who listens for changes of lists hears that they look different to a key whose rights have changed."""
+        if self._subscription is not None and self._interjector is not None:
+            for notice in self._subscription.form_notices(self._exchange.principal.grants):
+                self._interjector.say(notice)
 
     def _note_client_left(self) -> None:
         """In revision 2026-07-28 leaving is cancelling. Before it, it is not: the upstream's answer is drained."""
@@ -170,14 +188,18 @@ class Relay:
     async def carry(self, response: UpstreamResponse, headers: CIMultiDict[str]) -> web.StreamResponse:
         """Relay the answer whole or as a stream, filtered where it may hold a list."""
         message = self._permit.message
-        is_events = headers.get("Content-Type", "").lower().startswith(EVENT_STREAM)
-        listing = self._permit.match.route.protocol != "http" and (message is None or is_list_request(message))
+        protocol = self._permit.match.route.protocol
+        acknowledges = protocol == "mcp-sse" and message is not None
+        is_events = headers.get("Content-Type", "").lower().startswith(EVENT_STREAM) and not acknowledges
+        listing = protocol != "http" and not acknowledges and (message is None or is_list_request(message))
         if listing:
             headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
         if is_events:
             return await self._stream_events(response, headers, listing)
         body, complete = await self._take_in(response, listing)
-        if complete:
+        if acknowledges and 200 <= response.status < 300:
+            body, complete = b"", True  # the answer comes on the stream: nobody reads this, nor was it filtered
+        elif complete:
             body = await self._rewrite(body, response.status, listing)
         await self.wait_open()
         if complete and len(body) <= WHOLE_ANSWER_BYTES:
@@ -256,12 +278,13 @@ class Relay:
         answer = self._begin(response, headers, None)
         sse_filter = SseFilter(self._allow, max_event_bytes=self._limits.max_answer_bytes) if listing else None
         rewriters = [*([sse_filter] if sse_filter else []), *self._form_handle_rewriters()]
-        boundary = EventBoundary()
+        interjector = Interjector(self._may_interject, lambda event: self._write(answer, event))
         try:
             await answer.prepare(self._request)
-            await self._pump(response, answer, rewriters, boundary)
+            self._interjector, self._exchange.inject = interjector, interjector.say
+            await self._pump(response, answer, rewriters, interjector)
         except (UpstreamError, UpstreamAborted, UnavailableError) as error:
-            await self._end_early(answer, error, boundary.at_boundary)
+            await self._end_early(answer, error, interjector.boundary.at_boundary)
         finally:
             if sse_filter is not None and sse_filter.dropped:
                 self._count_dropped(sse_filter.dropped)
@@ -271,11 +294,19 @@ class Relay:
     def _form_handle_rewriters(self) -> list[EventRewriter | IdRewriter]:
         """None where no handle can come: then the stream passes byte for byte, however its events are cut."""
         rewriters: list[EventRewriter | IdRewriter] = []
+        if self._endpoints is not None:
+            rewriters.append(
+                EventRewriter(self._endpoints.rewrite_event, max_event_bytes=self._limits.max_answer_bytes)
+            )
+        if self._subscription is not None:
+            rewriters.append(
+                EventRewriter(self._subscription.read_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=True)
+            )
         if self._handles.expected:
             rewriters.append(
                 EventRewriter(self._handles.rewrite_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=True)
             )
-        if self._handles.event_context is not None:
+        if self._handles.has_event_ids:
             rewriters.append(IdRewriter(self._handles.sign_event_id, max_id_bytes=MAX_EVENT_ID_BYTES))
         return rewriters
 
@@ -292,13 +323,13 @@ class Relay:
         response: UpstreamResponse,
         answer: web.StreamResponse,
         rewriters: Sequence[SseFilter | EventRewriter | IdRewriter],
-        boundary: EventBoundary,
+        interjector: Interjector,
     ) -> None:
         while chunk := await response.read_chunk():
             await self.wait_open()
-            await self._send(answer, self._pass_through(rewriters, chunk), boundary)
+            await self._send(answer, self._pass_through(rewriters, chunk), interjector)
         await self.wait_open()
-        await self._send(answer, self._pass_through(rewriters, b"", ended=True), boundary)
+        await self._send(answer, self._pass_through(rewriters, b"", ended=True), interjector)
 
     def _pass_through(
         self, rewriters: Sequence[SseFilter | EventRewriter | IdRewriter], chunk: bytes, *, ended: bool = False
@@ -309,11 +340,19 @@ class Relay:
                 chunk += rewriter.finish()
         return chunk
 
-    async def _send(self, answer: web.StreamResponse, chunk: bytes, boundary: EventBoundary) -> None:
+    async def _send(self, answer: web.StreamResponse, chunk: bytes, interjector: Interjector) -> None:
         if chunk:
             await self._keep_tasks()
-            boundary.feed(chunk)
+            await self.wait_open()
+            interjector.boundary.feed(chunk)
             await self._write(answer, chunk)
+            if self._subscription is not None:
+                self._subscription.note_sent()
+                self._announce()
+            await interjector.flush()
+
+    def _may_interject(self) -> bool:
+        return not self._client_left and self._judge_flow() is Flow.OPEN
 
     async def _write(self, answer: web.StreamResponse, chunk: bytes) -> None:
         """Write, at the reader's pace (`client_connection` ends one that takes nothing); what a client that left is
@@ -332,16 +371,16 @@ class Relay:
     async def _end_early(self, answer: web.StreamResponse, error: Exception, at_boundary: bool) -> None:
         """Tell why if the client can still read it whole, else break the connection: a cut answer must look cut."""
         reason = self._exchange.ended
+        resumable = isinstance(error, UpstreamError) and self._handles.event_context is not None
         refusal = refuse_ended(reason) if reason is not None else error if isinstance(error, Refusal) else None
         transport = self._request.transport
         clean = transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
-        if refusal is None or not clean or not at_boundary:
+        if refusal is None or not clean or not at_boundary or resumable:
             self._abort_client()
             answer.force_close()
         elif self.rpc_id is not None:
             refusal.rpc_id = self.rpc_id
-            event = b"event: message\ndata: " + form_rpc_error(refusal, answer.headers["X-Request-Id"]) + b"\n\n"
-            await answer.write(event)
+            await answer.write(form_event(form_rpc_error(refusal, answer.headers["X-Request-Id"])))
 
     def _abort_client(self) -> None:
         if self._request.transport is not None:

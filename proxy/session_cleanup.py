@@ -7,14 +7,13 @@ first, so one instance ends it; what could not be ended is left for the next rou
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
 from proxy.errors import DatabaseError, UnavailableError, UpstreamError
 from proxy.forwarding import Destination
 from proxy.identity import KeyId, Owner
 from proxy.logs import get_logger
-from proxy.session_store import DeadSession, SessionStore, hash_session_id
+from proxy.session_store import VERSION, DeadSession, SessionOwner, SessionStore, hash_session_id
 from proxy.upstream import UpstreamAborted
 
 log = get_logger("sessions")
@@ -23,10 +22,12 @@ log = get_logger("sessions")
 GONE = frozenset({200, 202, 204, 404, 405})
 BAD_REQUEST = 400
 MAX_AT_ONCE = 16
-# The version was the client's to name: one that is no token must not keep its session alive.
-_VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 # The owner and the rights of each of these keys that may be used now.
 ReadRights = Callable[[Collection[KeyId]], Awaitable[Mapping[KeyId, tuple[Owner, frozenset[str]]]]]
+
+
+def _is_good(made_by: SessionOwner, rights: Mapping[KeyId, tuple[Owner, frozenset[str]]]) -> bool:
+    return made_by.key_id in rights and made_by.may_still(*rights[made_by.key_id])
 
 
 class SessionCleanup:
@@ -92,14 +93,10 @@ class SessionCleanup:
     async def _end_lost(self, key_ids: list[KeyId]) -> None:
         """Judge each session by its key as it is now: dead, or without a right the session was made under."""
         try:
-            sessions = await self._store.list_owners(key_ids)
+            sessions = await self._store.list_made(key_ids)
             if sessions:
-                rights = await self._read_rights({made.key_id for _, made in sessions})
-                lost = [
-                    session_hash
-                    for session_hash, made in sessions
-                    if made.key_id not in rights or not made.may_still(*rights[made.key_id])
-                ]
+                rights = await self._read_rights({session.made_by.key_id for session in sessions})
+                lost = [session for session in sessions if not _is_good(session.made_by, rights)]
                 await self._end_all(await self._store.claim_dead(sweep=False, also=lost))
         except (UnavailableError, DatabaseError) as error:
             log.warning("session_clean_up_failed", error=str(error))  # a sweep finds those of dead keys later
@@ -115,7 +112,7 @@ class SessionCleanup:
             return
         log.info("session_ended", key_id=session.key_id, upstream=session.upstream, status=status)
         try:
-            await self._store.forget(session.upstream, session.session_hash)
+            await self._store.forget_claimed(session)
         except UnavailableError as error:
             log.warning("session_not_forgotten", error=str(error))  # the claim lapses: the next round tries again
 
@@ -123,7 +120,7 @@ class SessionCleanup:
         """The upstream's status; None when it gave none. The version bound with the session is the one the client
         proposed: a server that settled on another may refuse it, and must then do without."""
         version = session.protocol_version
-        if version and _VERSION.fullmatch(version):
+        if version and VERSION.fullmatch(version):
             status = await self._ask(session, [("MCP-Protocol-Version", version)])
             if status != BAD_REQUEST:
                 return status

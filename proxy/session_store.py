@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,21 +31,23 @@ log = get_logger("sessions")
 OWNER_MEMORY_SECONDS = 60.0
 OWNER_MEMORY_SIZE = 50_000
 CLAIM_SECONDS = 30
+# A client may name any version as its own; only one that a header can carry is worth keeping.
+VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 # Visible ASCII (MCP 2025-11-25, "Session Management"); the length leaves room for ids that are JWTs.
 _SESSION_ID = re.compile(r"[!-~]{1,4096}", re.ASCII)
 INSERT = """
 INSERT INTO mcp_sessions (upstream, session_hash, key_id, secret_version, owner, grants, protocol_version, sealed_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING key_id
 """
-# Sessions named in $4, and with them, in a sweep ($3), those nobody may use any more: of keys that are gone, dead,
-# expired, or whose owner is disabled; and those nobody has used for long ($6 seconds).
+# Sessions named in $4 and $7, and with them, in a sweep ($3), those nobody may use any more: of keys that are gone,
+# dead, expired, or whose owner is disabled; and those nobody has used for long ($6 seconds).
 CLAIM_DEAD = """
 UPDATE mcp_sessions s
    SET claimed_by = $1, claimed_until = now() + make_interval(secs => $2), attempts = attempts + 1
  WHERE (s.upstream, s.session_hash) IN (
     SELECT c.upstream, c.session_hash FROM mcp_sessions c
       LEFT JOIN api_keys k ON k.id = c.key_id LEFT JOIN owners o ON o.id = k.owner_id
-     WHERE (c.session_hash = ANY($4::bytea[])
+     WHERE ((c.session_hash, c.created_at) IN (SELECT * FROM unnest($4::bytea[], $7::timestamptz[]))
             OR $3 AND (k.id IS NULL OR k.status <> 'active' OR k.expires_at <= now() OR o.disabled_at IS NOT NULL
                        OR c.last_seen_at < now() - make_interval(secs => $6)))
        AND (c.claimed_until IS NULL OR c.claimed_until < now()) AND c.attempts < $5
@@ -65,6 +68,15 @@ class SessionOwner:
     def may_still(self, owner: Owner, grants: frozenset[str]) -> bool:
         """Whether the key, as it is now, may go on with the session."""
         return self.owner == name_owner(owner) and all(covers(grants, grant) for grant in self.grants)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSession:
+    """A session in the table. Its id alone does not name it: an upstream may give an id again."""
+
+    session_hash: bytes
+    made_at: datetime
+    made_by: SessionOwner
 
 
 def name_owner(owner: Owner) -> str:
@@ -124,6 +136,8 @@ class SessionStore:
         if not _SESSION_ID.fullmatch(session_id):
             raise UpstreamError(Reason.UPSTREAM_PROTOCOL, "The upstream offered a session id that is not one.")
         session_hash = hash_session_id(session_id)
+        if protocol_version is not None and VERSION.fullmatch(protocol_version) is None:
+            protocol_version = None
         sealed = self._seal.seal(session_id.encode(), session_hash)
         grants = tuple(sorted(principal.grants))
         rows = await self._fetch(
@@ -166,12 +180,22 @@ class SessionStore:
             "DELETE FROM mcp_sessions WHERE upstream = $1 AND session_hash = $2", upstream, session_hash
         )  # fmt: skip
 
-    async def list_owners(self, key_ids: Sequence[KeyId]) -> list[tuple[bytes, SessionOwner]]:
-        """Of every session of these keys: its hash, and who made it."""
-        rows = await self._fetch(
-            "SELECT key_id, session_hash, owner, grants FROM mcp_sessions WHERE key_id = ANY($1::text[])", list(key_ids)
+    async def forget_claimed(self, dead: DeadSession) -> None:
+        """A session that this instance has claimed has ended upstream. What another has claimed since, or bound under
+        the same id, stays. Raises UnavailableError."""
+        self._owners.pop((dead.upstream, dead.session_hash), None)
+        await self._fetch(
+            "DELETE FROM mcp_sessions WHERE upstream = $1 AND session_hash = $2 AND claimed_by = $3",
+            dead.upstream, dead.session_hash, self._instance,
         )  # fmt: skip
-        return [(row["session_hash"], _form_owner(row)) for row in rows]
+
+    async def list_made(self, key_ids: Sequence[KeyId]) -> list[MadeSession]:
+        """Every session of these keys."""
+        rows = await self._fetch(
+            "SELECT key_id, session_hash, created_at, owner, grants FROM mcp_sessions WHERE key_id = ANY($1::text[])",
+            list(key_ids),
+        )  # fmt: skip
+        return [MadeSession(row["session_hash"], row["created_at"], _form_owner(row)) for row in rows]
 
     async def list_keys(self) -> list[KeyId]:
         """Every key that has a session."""
@@ -187,13 +211,14 @@ class SessionStore:
             upstreams, hashes,
         )  # fmt: skip
 
-    async def claim_dead(self, *, sweep: bool, also: Sequence[bytes] = ()) -> list[DeadSession]:
+    async def claim_dead(self, *, sweep: bool, also: Sequence[MadeSession] = ()) -> list[DeadSession]:
         """Claim the sessions named in `also`; in a sweep, every session that nobody may use, or has used for long.
 
         One instance gets each; a claim lapses, so that a crash half way leaves the session to the next.
         """
         rows = await self._fetch(
-            CLAIM_DEAD, self._instance, CLAIM_SECONDS, sweep, list(also), self._max_attempts, self._idle_seconds
+            CLAIM_DEAD, self._instance, CLAIM_SECONDS, sweep, [one.session_hash for one in also], self._max_attempts,
+            self._idle_seconds, [one.made_at for one in also],
         )  # fmt: skip
         for row in rows:
             self._owners.pop((row["upstream"], row["session_hash"]), None)

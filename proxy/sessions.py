@@ -14,7 +14,7 @@ from enum import Enum
 from heapq import heappop, heappush
 
 from proxy.clock import DatabaseClock
-from proxy.errors import Reason
+from proxy.errors import DeniedError, Reason
 from proxy.identity import KeyId, Principal
 from proxy.lease import Lease
 from proxy.memory import KeyState, Rights
@@ -39,9 +39,22 @@ class ClaimedSession:
 
 
 class Exchange:
-    """One call or stream in flight. `on_end` and `on_resume` are the relay's: to abort, and to look again."""
+    """One call or stream in flight. `on_end`, `on_resume` and `inject` are the relay's: to abort, to look again, and to
+    say something between two events of the answer (False: it cannot be said)."""
 
-    __slots__ = ("ended", "kind", "on_end", "on_resume", "principal", "read_sequence", "scopes", "session", "subjects")
+    __slots__ = (
+        "ended",
+        "inject",
+        "kind",
+        "on_end",
+        "on_resume",
+        "principal",
+        "read_sequence",
+        "rejudged",
+        "scopes",
+        "session",
+        "subjects",
+    )
 
     def __init__(self, principal: Principal, kind: str, scopes: tuple[str, ...], read_sequence: int) -> None:
         self.principal = principal
@@ -52,16 +65,26 @@ class Exchange:
         self.ended: Reason | None = None
         self.on_end: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
+        self.inject: Callable[[bytes], bool] | None = None
         self.session: tuple[str, bytes] | None = None
+        self.rejudged = False
+
+    def tell_end(self) -> None:
+        """Have it carried out that this has ended."""
+        if self.on_end is not None:
+            self.on_end()
 
     def rest_on_session(self, upstream: str, session: ClaimedSession) -> None:
-        """It uses state made upstream under these rights: losing one of them ends it too."""
+        """It uses state made upstream under these rights: losing one of them ends it too. Raises DeniedError."""
         self.session = (upstream, session.session_hash)
         self.rest_on(session.grants)
 
     def rest_on(self, scopes: tuple[str, ...]) -> None:
-        """It goes on for as long as the key has these rights, too."""
+        """It goes on for as long as the key has these rights, too. Raises DeniedError when the key, judged anew while
+        they were looked up, has lost one of them already."""
         self.scopes = (*self.scopes, *scopes)
+        if self.rejudged and not all(covers(self.principal.grants, scope) for scope in scopes):
+            raise DeniedError(Reason.RIGHTS_CHANGED, "The API key has just lost the right to this.")
 
 
 class Registry:
@@ -89,6 +112,11 @@ class Registry:
             for exchange in exchanges
             if exchange.session is not None
         }
+
+    def find_stream(self, key_id: KeyId, session: tuple[str, bytes]) -> Exchange | None:
+        """The key's live stream of this session, if it is here and something can be said on it."""
+        streams = (exchange for exchange in self._live([key_id]) if exchange.session == session)
+        return next((exchange for exchange in streams if exchange.inject is not None), None)
 
     def count_kinds(self) -> dict[str, int]:
         """How many are open, by kind."""
@@ -181,6 +209,7 @@ class Registry:
                 continue
             if state.read_at >= exchange.principal.read_at:
                 exchange.principal = state.get_principal(exchange.principal.secret_version, self._rights)
+                exchange.rejudged = True
             exchange.read_sequence = max(exchange.read_sequence, state.read_sequence)
             self._note_deadline(exchange.principal)  # it may have moved
             confirmed.append(exchange)

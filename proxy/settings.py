@@ -175,6 +175,7 @@ class UpstreamSettings(Section):
     connect_timeout_seconds: Seconds = Field(5.0, ge=0.05, le=60, description="until a connection stands")
     headers_timeout_seconds: Seconds = Field(60.0, ge=0.05, le=3600, description="until the answer begins")
     idle_timeout_seconds: Seconds | None = Field(None, ge=1, le=86400, description="silence allowed inside an answer")
+    resumable: bool = Field(False, strict=True, description="it keeps the events of each session apart")
     max_idle_connections: Count = Field(64, ge=0, le=10000, description="connections kept for the next request")
     keepalive_seconds: Seconds = Field(4.0, ge=0, le=3600, description="how long an idle connection is kept")
 

@@ -34,6 +34,11 @@ def replace_field(event: bytes, name: bytes, value: bytes) -> bytes:
     return b"".join(lines)
 
 
+def form_event(data: bytes) -> bytes:
+    """One whole event; the data has no line ends."""
+    return b"event: message\ndata: " + data + b"\n\n"
+
+
 def _read_line(line: bytes) -> tuple[bytes, bytes]:
     """Field and value; a comment has an empty field name, a line without a colon an empty value."""
     name, _, value = line.partition(b":")
@@ -128,52 +133,65 @@ class EventRewriter:
 
 class IdRewriter:
     """Bytes in, bytes out: the value of every `id` field passes through `rewrite`, which returns what is sent instead;
-    None leaves the field out. Every other byte passes as it came, and at once: only a line that may be an `id` waits
-    for its end. An id longer than `max_id_bytes` passes.
+    None leaves the field out, and so does an id longer than `max_id_bytes`. Every other byte passes as it came, and at
+    once: only a line that may be an `id` waits for its end.
     """
 
     def __init__(self, rewrite: Callable[[bytes], bytes | None], *, max_id_bytes: int) -> None:
         self._rewrite = rewrite
         self._max_id_bytes = max_id_bytes
         self._line: bytes | None = b""  # what has come of a line that may be an `id`; None within any other
+        self._opening: bytes | None = b""  # until it is clear whether the stream starts with a BOM
+        self._leaving_out = False  # within an id that is too long
         self._left_out_cr = False  # a LF that follows belongs to the line that was left out
 
     def feed(self, chunk: bytes) -> bytes:
-        if self._left_out_cr and chunk:
+        if self._opening is not None:
+            return self._open(self._opening + chunk)
+        if self._left_out_cr:
+            self._left_out_cr = not chunk
             chunk = chunk.removeprefix(b"\n")
-            self._left_out_cr = False
-        return b"".join([self._take(piece) for piece in chunk.splitlines(keepends=True)])
+        sent = [self._take(piece) for piece in chunk.splitlines(keepends=True)]
+        self._left_out_cr |= chunk.endswith(b"\r") and not sent[-1]
+        return b"".join(sent)
 
     def finish(self) -> bytes:
         """The stream has ended within a line."""
-        rest, self._line = self._line or b"", None
+        rest, self._line = self._opening or self._line or b"", None
         return self._rewrite_line(rest)
+
+    def _open(self, beginning: bytes) -> bytes:
+        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
+            self._opening = beginning
+            return b""
+        self._opening = None
+        bom = _BOM if beginning.startswith(_BOM) else b""
+        return bom + self.feed(beginning[len(bom) :])
 
     def _take(self, piece: bytes) -> bytes:
         ended = piece.endswith(_LINE_ENDS)
         if self._line is None:
-            self._line = b"" if ended else None
-            return piece
+            left_out = self._leaving_out
+            self._line, self._leaving_out = (b"", False) if ended else (None, left_out)
+            return b"" if left_out else piece
         line = self._line + piece
         if ended:
             self._line = b""
             return self._rewrite_line(line)
-        if line[: len(_ID)] == _ID[: len(line)] and len(_read_line(line)[1]) <= self._max_id_bytes:
-            self._line = line
-            return b""
-        self._line = None
-        return line
+        if line[: len(_ID)] != _ID[: len(line)]:
+            self._line = None
+            return line
+        self._leaving_out = len(_read_line(line)[1]) > self._max_id_bytes
+        self._line = None if self._leaving_out else line
+        return b""
 
     def _rewrite_line(self, line: bytes) -> bytes:
         text = line.rstrip(b"\r\n")
         name, value = _read_line(text)
-        if name != b"id" or not 0 < len(value) <= self._max_id_bytes:
+        if name != b"id" or not value:
             return line
-        rewritten = self._rewrite(value)
-        if rewritten is None:
-            self._left_out_cr = line.endswith(b"\r")
-            return b""
-        return b"id: " + rewritten + line[len(text) :]
+        rewritten = self._rewrite(value) if len(value) <= self._max_id_bytes else None
+        return b"" if rewritten is None else b"id: " + rewritten + line[len(text) :]
 
 
 class EventBoundary:

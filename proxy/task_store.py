@@ -17,11 +17,14 @@ from proxy.handles import refuse_task
 from proxy.identity import KeyId, Principal
 from proxy.policy.scopes import covers
 
-# Each new one sweeps: after 30 days the upstream has forgotten a task long since.
+# After 30 days the upstream has forgotten a task long since, and may give its id again. Each new one sweeps.
 BIND = """
-WITH old AS (DELETE FROM mcp_tasks WHERE created_at < now() - interval '30 days')
+WITH old AS (DELETE FROM mcp_tasks WHERE created_at < now() - interval '30 days' AND (upstream, task_hash) <> ($1, $2))
 INSERT INTO mcp_tasks AS t (upstream, task_hash, key_id, scopes) VALUES ($1, $2, $3, $4)
-ON CONFLICT (upstream, task_hash) DO UPDATE SET scopes = t.scopes WHERE t.key_id = excluded.key_id
+ON CONFLICT (upstream, task_hash) DO UPDATE
+   SET key_id = excluded.key_id, created_at = excluded.created_at,
+       scopes = CASE WHEN t.key_id = excluded.key_id THEN t.scopes ELSE excluded.scopes END
+ WHERE t.key_id = excluded.key_id OR t.created_at < now() - interval '30 days'
 RETURNING key_id
 """
 CLAIM = "SELECT scopes FROM mcp_tasks WHERE upstream = $1 AND task_hash = ANY($2::bytea[]) AND key_id = $3"

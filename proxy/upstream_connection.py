@@ -76,7 +76,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._poller = select.poll()
         self._answer: Answer | None = None
         self._paused = False
-        self._failure: ProxyError | None = None
+        self._failure: Callable[[], ProxyError] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -92,7 +92,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         while not dialling.done() and self._failure is None:
             await self._wait(deadline)
         if self._failure is not None:
-            raise self._failure
+            raise self._failure()
 
     async def exchange(self, request: bytes, answer: Answer, timeout_seconds: float) -> None:
         """Send the request; return when the head of its answer is there."""
@@ -102,7 +102,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         deadline = self._loop.time() + timeout_seconds
         while not answer.head_complete:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure()
             await self._wait(deadline)
 
     async def read(self, timeout_seconds: float | None) -> bytes:
@@ -114,7 +114,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if answer.complete:
                 return b""
             if self._failure is not None:
-                raise self._failure
+                raise self._failure()
             await self._wait(deadline)
         return self._take(answer)
 
@@ -142,7 +142,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """At once, in any state, any number of times: no byte goes out or is handed on after this."""
         if self._answer is not None:
             self._answer.abandon()
-        self._fail(UpstreamAborted())
+        self._fail(UpstreamAborted)
 
     # What asyncio calls.
 
@@ -162,11 +162,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         answer = self._answer
         if answer is None or self._failure is not None:
-            self._fail(_broken_protocol())  # bytes nobody asked for
+            self._fail(_broken_protocol)  # bytes nobody asked for
             return
         answer.feed(self._received[:nbytes])
         if answer.broken:
-            self._fail(_broken_protocol())
+            self._fail(_broken_protocol)
         elif answer.surplus:
             self._hang_up()
         elif answer.buffered_bytes > PAUSE_ABOVE_BYTES:
@@ -183,7 +183,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         answer = self._answer
         if self._failure is None and (answer is None or not answer.complete):
-            self._failure = _broken_protocol() if answer is not None and answer.started else _unreachable()
+            self._failure = _broken_protocol if answer is not None and answer.started else _unreachable
         self._settle()
 
     # How it is done.
@@ -194,9 +194,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 lambda: self, address.host, address.port, ssl=tls, server_hostname=address.host if tls else None
             )
         except TimeoutError:
-            self._failure = self._failure or _timed_out()
+            self._failure = self._failure or _timed_out
         except (OSError, UnicodeError):  # refused, unknown name, TLS; a name that cannot be one
-            self._failure = self._failure or _unreachable()
+            self._failure = self._failure or _unreachable
 
     def _dialled(self, dialling: asyncio.Task[None]) -> None:
         """Settle where nobody calls `connection_lost`: there never was a transport, or uvloop closed it under the task.
@@ -204,7 +204,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         Not at the end of `_dial` itself: a task cancelled before its first step never comes to any `finally`.
         """
         if self._transport is None or dialling.cancelled():
-            self._failure = self._failure or _unreachable()
+            self._failure = self._failure or _unreachable
             self._settle()
         self._wake()
 
@@ -252,9 +252,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._loop.time() < self._deadline:
             self._watch(self._deadline)
         else:
-            self._fail(_timed_out())
+            self._fail(_timed_out)
 
-    def _fail(self, failure: ProxyError) -> None:
+    def _fail(self, failure: Callable[[], ProxyError]) -> None:
         if self._failure is None:
             self._failure = failure
         self._hang_up()

@@ -22,6 +22,7 @@ MAX_BODY_BYTES = 4096
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 RUN = form_call("aegis.workflow.run", {"name": "nightly-etl"})
 A_KEY = "aegis_0123456789ab_" + "0" * 49  # of the form of a key, for places where no key belongs
+STREAM, MESSAGES = "/mcp/v1/sse", "/mcp/v1/messages"  # of HTTP+SSE
 PLAIN_BEARER = 'Bearer realm="aegis"'
 INVALID_TOKEN = 'Bearer realm="aegis", error="invalid_token"'
 INVALID_REQUEST = 'Bearer realm="aegis", error="invalid_request"'
@@ -93,9 +94,17 @@ def go(method: str, target: str = "/mcp/v1", *extra: str, **replaced: Any) -> Ca
     return lambda token: form_request(method, target, *extra, token=token, **replaced)
 
 
-def modern(method: str, params: dict[str, Any], **replaced: str) -> Callable[[str | None], bytes]:
+SPEAKS_TASKS = {
+    **MODERN_META,
+    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+}
+
+
+def modern(
+    method: str, params: dict[str, Any], meta: dict[str, Any] = MODERN_META, **replaced: str
+) -> Callable[[str | None], bytes]:
     """A request of revision 2026-07-28, with the headers that mirror it unless others are given."""
-    body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": MODERN_META}}
+    body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": meta}}
     mirrored = {"mcp_protocol_version": MODERN, "mcp_method": method} | replaced
     return post(body, **{name: value for name, value in mirrored.items() if value})
 
@@ -104,6 +113,10 @@ CREDENTIALS = {
     "no credential": Row(Reason.CREDENTIAL_MISSING, 401, post(), None, PLAIN_BEARER),
     "no credential on GET": Row(Reason.CREDENTIAL_MISSING, 401, go("GET"), None, PLAIN_BEARER),
     "no credential on DELETE": Row(Reason.CREDENTIAL_MISSING, 401, go("DELETE"), None, PLAIN_BEARER),
+    "no credential by HTTP+SSE": Row(Reason.CREDENTIAL_MISSING, 401, go("GET", STREAM), None, PLAIN_BEARER),
+    "no credential on a message by HTTP+SSE": Row(
+        Reason.CREDENTIAL_MISSING, 401, post(target=f"{MESSAGES}?session_id=x"), None, PLAIN_BEARER
+    ),
     **{
         f"malformed {number}": Row(
             Reason.CREDENTIAL_MALFORMED, 401, post(authorization=value), None, INVALID_TOKEN
@@ -176,6 +189,13 @@ OUTSIDE = {
             Reason.METHOD_NOT_ALLOWED, 405, go(method), None, headers={"Allow": "DELETE, GET, POST"}
         )
         for method in ("PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND")
+    },
+    **{
+        f"{method} not allowed on {path}": Row(
+            Reason.METHOD_NOT_ALLOWED, 405, go(method, path), None, headers={"Allow": allowed}
+        )
+        for path, allowed, methods in ((STREAM, "GET", ("POST", "DELETE")), (MESSAGES, "POST", ("GET", "DELETE")))
+        for method in methods
     },
     **{
         f"Host {host}": Row(Reason.HOST_NOT_ALLOWED, 421, post(host=host), plain=True)
@@ -275,24 +295,27 @@ BODIES = {
             (1, {**PING, "method": 1}), (1, {**PING, "result": {}}), (None, {**PING, "id": None}),
             (None, {**PING, "id": True}), (None, {**PING, "id": 1.5}), (None, {**PING, "id": 2**53}),
             (None, {**PING, "id": "x" * 129}), (None, {"jsonrpc": "2.0", "id": 1}),
-            (1, {**PING, "method": "tools/call", "params": {"name": "aegis.runtime.liſt"}}),
         ))
     },
+    "a call of what is no name": Row(
+        Reason.PARAMS_INVALID, 400,
+        post({**PING, "method": "tools/call", "params": {"name": "aegis.runtime.liſt"}}), code=-32602, rpc_id=1,
+    ),
     "a response without a session": Row(
         Reason.MESSAGE_INVALID, 400, post({"jsonrpc": "2.0", "id": 1, "result": {}}), code=-32600
     ),
     **{
         f"mismatch: {name}": Row(Reason.HEADER_MISMATCH, 400, ask, code=-32020, rpc_id=7)
         for name, ask in {
-            "no headers": modern("ping", {}, mcp_protocol_version="", mcp_method=""),
-            "another version": modern("ping", {}, mcp_protocol_version="2025-11-25"),
-            "another method": modern("ping", {}, mcp_method="tools/list"),
+            "no headers": modern("tools/list", {}, mcp_protocol_version="", mcp_method=""),
+            "another version": modern("tools/list", {}, mcp_protocol_version="2025-11-25"),
+            "another method": modern("tools/list", {}, mcp_method="tools/call"),
             "another name": modern("tools/call", {"name": "aegis.runtime.list"}, mcp_name="aegis.system.info"),
             "no name": modern("tools/call", {"name": "aegis.runtime.list"}),
         }.items()
     },
-    "mismatch: a modern header on a legacy body": Row(
-        Reason.HEADER_MISMATCH, 400, post(mcp_protocol_version=MODERN), code=-32020, rpc_id=1
+    "a modern header on a legacy body": Row(
+        Reason.PARAMS_INVALID, 400, post(mcp_protocol_version=MODERN), code=-32602, rpc_id=1
     ),
 }  # fmt: skip
 
@@ -309,18 +332,36 @@ DECISIONS = {
         Reason.METHOD_UNKNOWN, 200, post({**PING, "method": "no/such"}), code=-32601, rpc_id=1
     ),
     "an unknown method, modern": Row(Reason.METHOD_UNKNOWN, 404, modern("no/such", {}), code=-32601, rpc_id=7),
+    "a task without its extension, modern": Row(
+        Reason.CAPABILITY_MISSING, 400, modern("tasks/get", {"taskId": "t"}, mcp_name="t"), code=-32021, rpc_id=7
+    ),
     "an unknown task": Row(
-        Reason.HANDLE_UNKNOWN, 200, post({**PING, "method": "tasks/get", "params": {"taskId": "nobody's"}}), code=-32602, rpc_id=1
+        Reason.HANDLE_UNKNOWN, 200,
+        post({**PING, "method": "tasks/get", "params": {"taskId": "nobody's"}}), code=-32602, rpc_id=1,
     ),
     "an unknown task, modern": Row(
-        Reason.HANDLE_UNKNOWN, 400, modern("tasks/get", {"taskId": "nobody's"}, mcp_name="nobody's"), code=-32602, rpc_id=7
+        Reason.HANDLE_UNKNOWN, 400,
+        modern("tasks/get", {"taskId": "nobody's"}, SPEAKS_TASKS, mcp_name="nobody's"), code=-32602, rpc_id=7,
     ),
     "a state that nobody sealed": Row(
         Reason.HANDLE_UNKNOWN, 400,
         modern("tools/call", {"name": "aegis.runtime.list", "requestState": "x"}, mcp_name="aegis.runtime.list"),
         code=-32602, rpc_id=7,
     ),
-    "an event that nobody signed": Row(Reason.SESSION_UNKNOWN, 404, go("GET", "/mcp/v1", "Last-Event-ID: 5")),
+    "a modern request for what its revision has no more": Row(
+        Reason.METHOD_UNKNOWN, 404, modern("resources/subscribe", {}), code=-32601, rpc_id=7
+    ),
+    **{
+        f"by HTTP+SSE, the session {member}": Row(Reason.SESSION_UNKNOWN, 404, post(target=f"{MESSAGES}?{member}"))
+        for member in ("session_id=", "session_id=nobody", "session_id=" + "A" * 60, "session_id=a%20b")
+    },
+    **{
+        f"by HTTP+SSE, the query {query}": Row(
+            Reason.QUERY_NOT_ALLOWED, 400, post(target=f"{MESSAGES}{query}")
+        )
+        for query in ("", "?a=b", "?session_id=x&a=b", "?a=b&session_id=x", "?sessionId=x")
+    },
+    "by HTTP+SSE, a GET with a body": Row(Reason.BODY_UNEXPECTED, 400, go("GET", STREAM, body=PING), closes=True),
     "an unknown notification": Row(
         Reason.METHOD_UNKNOWN, 403, post({"jsonrpc": "2.0", "method": "no/such"}), code=-32601
     ),

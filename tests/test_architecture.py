@@ -66,6 +66,7 @@ TESTED_BY = {
     "revocation.py": "tests/journeys/test_streaming.py",
     "session_cleanup.py": "tests/journeys/test_two_proxies.py",
     "server.py": "tests/journeys/test_presets.py",
+    "heart.py": "tests/journeys/test_presets.py",
     "fittings.py": "tests/journeys/test_presets.py",
     "cli/lifetime.py": "tests/cli/test_commands.py",
     "cli/serve.py": "tests/cli/test_commands.py",

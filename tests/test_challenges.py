@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
-from proxy.challenges import TABLE, Dialect, form_answer, form_rpc_error
+from proxy.challenges import TABLE, Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
 from proxy.errors import Reason, Refusal
 
 PLAIN, RPC, MODERN = Dialect(False), Dialect(True), Dialect(True, modern=True)
@@ -48,7 +49,7 @@ def test_every_answer_names_its_reason_and_its_request(reason: Reason, dialect: 
 def test_our_own_codes_lie_outside_what_is_reserved(reason: Reason) -> None:
     """-32768 to -32000 belong to JSON-RPC and MCP; what we use of it means there what it means here."""
     code = json.loads(form_rpc_error(Refusal(reason, ""), "r"))["error"]["code"]
-    assert code in (-32700, -32600, -32601, -32020) or -32000 < code <= -31400
+    assert code in (-32700, -32600, -32601, -32602, -32020, -32021) or -32000 < code <= -31400
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -125,3 +126,45 @@ def test_what_cannot_be_trusted_to_be_followed_by_a_request_closes_the_connectio
         Reason.BODY_TIMEOUT, Reason.BODY_UNEXPECTED, Reason.DRAINING,
     }  # fmt: skip
     assert not closing & {Reason.CREDENTIAL_MISSING, Reason.MESSAGE_DENIED, Reason.ROUTE_UNKNOWN}
+
+
+APART = Dialect(json_rpc=True, apart=True)
+TOLD = {
+    Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED, Reason.METHOD_UNKNOWN, Reason.HANDLE_UNKNOWN, Reason.PARAMS_INVALID,
+    Reason.CAPABILITY_MISSING,
+}  # fmt: skip
+
+
+def test_what_a_server_would_answer_in_json_rpc_is_told_on_the_stream_where_answers_come_by_one() -> None:
+    def find_told(dialect: Dialect, rpc_id: int | None = 0) -> set[Reason]:
+        return {reason for reason in Reason if is_told_apart(Refusal(reason, "", rpc_id=rpc_id), dialect)}
+
+    assert find_told(APART) == find_told(dataclasses.replace(APART, modern=True)) == TOLD
+    assert find_told(APART, None) == set()
+    for dialect in (RPC, MODERN, PLAIN, FORBIDDING):
+        assert find_told(dialect) == set()
+    forbidding = dataclasses.replace(APART, rpc_denials="http-403")
+    assert find_told(forbidding) == TOLD - {Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED}
+
+
+@pytest.mark.parametrize("modern", [False, True])
+@pytest.mark.parametrize("rpc_id", [None, 1])
+def test_where_answers_come_by_a_stream_no_refusal_looks_like_an_acknowledgement(
+    modern: bool, rpc_id: int | None
+) -> None:
+    statuses = {
+        reason: answer(Refusal(reason, "", rpc_id=rpc_id), dataclasses.replace(APART, modern=modern))[0]
+        for reason in Reason
+    }
+    assert min(statuses.values()) >= 400
+    assert {reason for reason in TOLD if statuses[reason] == 403} == TOLD - {
+        Reason.PARAMS_INVALID,
+        Reason.CAPABILITY_MISSING,
+    }
+
+
+def test_the_acknowledgement_of_what_is_told_elsewhere_says_nothing() -> None:
+    told = form_acknowledgement("0123")
+    assert (told.status, told.body, told.close) == (202, b"", False)
+    assert told.headers["X-Request-Id"] == "0123"
+    assert told.headers["Cache-Control"] == "no-store"

@@ -20,6 +20,7 @@ from proxy.envelope import (
     check_host,
     check_json_content_type,
     check_origin,
+    check_query,
     parse_target,
 )
 from proxy.errors import Reason, RequestError
@@ -218,3 +219,19 @@ def test_any_other_content_type_is_refused(kind: str) -> None:
 
 def test_the_root_is_a_target_at_which_nothing_is_served() -> None:
     assert parse_target("/") == Target("/", "", "/")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["tenant_id=x", "Tenant=x", "tenant%5B%5D=x", "tenant%5Bid%5D=x", "tenant.id=x", "%20tenant_id=x", "user%5Fid=x"],
+)
+def test_a_query_that_speaks_for_somebody_in_any_dialect_is_refused(query: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        check_query(query)
+    assert refused.value.reason is Reason.QUERY_NOT_ALLOWED
+
+
+def test_a_query_whose_members_some_would_separate_otherwise_is_refused() -> None:
+    with pytest.raises(RequestError) as refused:
+        parse_target("/mcp/v1?a=1;tenant_id=x")
+    assert refused.value.reason is Reason.TARGET_NOT_CANONICAL

@@ -15,9 +15,12 @@ from mcp.server.mcpserver import MCPServer
 from multidict import CIMultiDict
 
 from proxy.errors import Reason, RequestError
-from proxy.messages import PROTOCOL_VERSION_KEY, Message, check_mirrored_headers, parse_message
+from proxy.messages import PROTOCOL_VERSION_KEY, Message, check_mirrored_headers, check_revision, parse_message
 
 MODERN = "2026-07-28"
+
+
+CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
 
 
 def encode(**members: Any) -> bytes:
@@ -47,10 +50,23 @@ def headers_of(method: str, name: str | None = None, version: str = MODERN) -> C
     return headers
 
 
-def refuse_headers(message: Message, headers: CIMultiDict[str], *, required: bool = True) -> RequestError:
+def refuse_revision(body: bytes) -> RequestError:
+    message = parse_message(body)
+    with pytest.raises(RequestError) as refused:
+        check_revision(message)
+    return refused.value
+
+
+def refuse_headers(
+    message: Message,
+    headers: CIMultiDict[str],
+    *,
+    required: bool = True,
+    reason: Reason = Reason.HEADER_MISMATCH,
+) -> RequestError:
     with pytest.raises(RequestError) as refused:
         check_mirrored_headers(message, headers, required=required)
-    assert refused.value.reason is Reason.HEADER_MISMATCH
+    assert refused.value.reason is reason
     return refused.value
 
 
@@ -324,7 +340,7 @@ def test_a_member_of_a_reference_in_another_spelling_is_refused(spelling: str) -
 def test_a_call_names_its_object_plainly_with_or_without_an_id(
     kind: dict[str, Any], method: str, params: dict[str, Any]
 ) -> None:
-    refuse(encode(**kind, method=method, params=params))
+    refuse(encode(**kind, method=method, params=params), Reason.PARAMS_INVALID)
     params = {"name": "a.B_c/d-1", "arguments": {}}
     assert parse_message(encode(**kind, method=method, params=params)).params == params
 
@@ -332,15 +348,15 @@ def test_a_call_names_its_object_plainly_with_or_without_an_id(
 @pytest.mark.parametrize("method", ["resources/read", "resources/subscribe", "resources/unsubscribe"])
 @pytest.mark.parametrize("uri", [None, 1, "", "a b", "a\tb", "a\u0085b", "a\u00a0b", "a\u2028", "\x7f", "x" * 2049, []])
 def test_a_resource_is_named_by_a_uri_without_white_space(method: str, uri: object) -> None:
-    refuse(call({"uri": uri}, method=method))
-    refuse(call({}, method=method))
+    refuse(call({"uri": uri}, method=method), Reason.PARAMS_INVALID)
+    refuse(call({}, method=method), Reason.PARAMS_INVALID)
     assert parse_message(call({"uri": "aegis://é/*?x=1"}, method=method)).params["uri"] == "aegis://é/*?x=1"
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/result", "tasks/update", "tasks/cancel"])
 def test_a_task_is_named_by_a_text(method: str) -> None:
     for task_id in (None, 1, "", ["t"], {"a": 1}):
-        refuse(call({"taskId": task_id}, method=method))
+        refuse(call({"taskId": task_id}, method=method), Reason.PARAMS_INVALID)
     assert parse_message(call({"taskId": "t-1"}, method=method)).params["taskId"] == "t-1"
 
 
@@ -358,14 +374,14 @@ def test_a_task_is_named_by_a_text(method: str) -> None:
     ],
 )
 def test_a_completion_refers_to_a_prompt_or_a_resource(params: dict[str, Any]) -> None:
-    refuse(call(params, method="completion/complete"))
+    refuse(call(params, method="completion/complete"), Reason.PARAMS_INVALID)
     for ref in ({"type": "ref/prompt", "name": "p"}, {"type": "ref/resource", "uri": "a://{b}"}):
         assert parse_message(call({"ref": ref}, method="completion/complete")).params["ref"] == ref
 
 
 def test_a_cancellation_names_a_json_rpc_id() -> None:
     for request_id in (None, True, 1.5, [1], {"a": 1}):
-        refuse(encode(method="notifications/cancelled", params={"requestId": request_id}))
+        refuse(encode(method="notifications/cancelled", params={"requestId": request_id}), Reason.PARAMS_INVALID)
     for params in ({"requestId": "1"}, {"requestId": 1}, {}):
         assert parse_message(encode(method="notifications/cancelled", params=params)).params == params
 
@@ -389,10 +405,10 @@ def test_meta_is_an_object(meta: object) -> None:
 
 
 def test_a_refusal_carries_the_id_once_it_is_known() -> None:
-    assert refuse(encode(id="a", method="tools/call", params={})).rpc_id == "a"
+    assert refuse(encode(id="a", method="tools/call", params={}), Reason.PARAMS_INVALID).rpc_id == "a"
     assert refuse(encode(id=7, method="ping", Method="x")).rpc_id == 7
     assert refuse(encode(id=True, method="ping", params=[])).rpc_id is None
-    assert refuse(encode(method="tools/call", params={})).rpc_id is None
+    assert refuse(encode(method="tools/call", params={}), Reason.PARAMS_INVALID).rpc_id is None
     assert refuse(encode(id=7, result={}, error={})).rpc_id is None
 
 
@@ -500,7 +516,9 @@ def test_a_modern_request_passes_with_its_three_headers() -> None:
     check_mirrored_headers(modern(name="echo"), headers_of("tools/call", "echo"))
     check_mirrored_headers(modern("prompts/get", name="p"), headers_of("prompts/get", "p"))
     check_mirrored_headers(modern("resources/read", uri="a://b"), headers_of("resources/read", "a://b"))
-    check_mirrored_headers(modern("tasks/get", taskId="t"), headers_of("tasks/get", "t"))
+    meta = {PROTOCOL_VERSION_KEY: MODERN, CAPABILITIES_KEY: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+    task = parse_message(encode(id=1, method="tasks/get", params={"taskId": "t", "_meta": meta}))
+    check_mirrored_headers(task, headers_of("tasks/get", "t"))
     check_mirrored_headers(modern("tools/list", cursor="c"), headers_of("tools/list"))
     check_mirrored_headers(modern("server/discover"), headers_of("server/discover"))
 
@@ -608,7 +626,29 @@ def test_a_legacy_message_passes_with_a_legacy_version_or_none() -> None:
 
 @pytest.mark.parametrize("version", ["2026-07-28", "2027-01-01", "latest", "zzz"])
 def test_a_modern_header_over_a_legacy_request_is_refused(version: str) -> None:
-    refuse_headers(parse_message(call()), CIMultiDict({"mcp-protocol-version": version}))
+    """As a request of that revision that lacks what it must repeat in `_meta`."""
+    headers = CIMultiDict({"mcp-protocol-version": version})
+    assert refuse_headers(parse_message(call()), headers, reason=Reason.PARAMS_INVALID).rpc_id == 1
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list"],
+)
+def test_a_modern_request_for_what_its_revision_has_no_more_is_unknown_whatever_it_lacks(method: str) -> None:
+    meta = {"_meta": {PROTOCOL_VERSION_KEY: MODERN}}
+    assert refuse_revision(encode(id=1, method=method, params=meta)).reason is Reason.METHOD_UNKNOWN
+    check_revision(parse_message(encode(id=1, method=method, params={"uri": "a://b", "taskId": "t"})))
+
+
+@pytest.mark.parametrize("capabilities", [None, {}, [], {"extensions": None}, {"extensions": {"other/one": {}}}])
+def test_a_modern_client_that_does_not_speak_tasks_is_told_so_before_anything_is_looked_up(
+    capabilities: object,
+) -> None:
+    meta = {"_meta": {PROTOCOL_VERSION_KEY: MODERN, CAPABILITIES_KEY: capabilities}}
+    refused = refuse_revision(encode(id=1, method="tasks/get", params={**meta, "taskId": "t"}))
+    assert refused.reason is Reason.CAPABILITY_MISSING
+    assert refused.data == {"requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
 
 
 def test_a_client_may_repeat_its_modern_version_over_what_is_no_request() -> None:

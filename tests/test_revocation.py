@@ -451,6 +451,44 @@ async def test_a_row_that_cannot_be_believed_shields_nobody_else(world: World, t
 
 
 @virtual
+async def test_thousands_of_ends_are_carried_out_in_slices_and_confirmed_after_the_last(
+    world: World, table: Table
+) -> None:
+    held = [world.open(table.rows[KEY]) for _ in range(1_000)]
+    async with world.running():
+        order: list[str] = []
+        for one in held:
+            one.exchange.on_end = lambda: order.append("end")
+        table.change(KEY, status="revoked")
+        world.revocation._confirm = lambda ended: order.append(f"confirmed {ended[0].streams}")
+        world.revocation.hear(News(key_id=KEY))
+        asyncio.get_running_loop().call_soon(lambda: None)
+        while not order:
+            await asyncio.sleep(0)
+        order.append("somebody else's turn")
+        assert {world.flow(one) for one in held} == {Flow.ENDED}, "whatever is still to be carried out"
+        await settle()
+    assert order.index("somebody else's turn") < 1_000
+    assert order.count("end") == 1_000
+    assert order[-1] == "confirmed 1000"
+
+
+@virtual
+async def test_an_end_that_cannot_be_carried_out_holds_up_no_other(world: World, table: Table) -> None:
+    broken, other = world.open(table.rows[KEY]), world.open(table.rows[KEY])
+    async with world.running():
+
+        def fail() -> None:
+            raise RuntimeError("a relay that fell over")
+
+        broken.exchange.on_end = fail
+        table.change(KEY, status="revoked")
+        world.revocation.hear(News(key_id=KEY))
+        await settle()
+        assert other.ended_at is not None
+
+
+@virtual
 async def test_news_of_ten_thousand_keys_that_hold_nothing_never_stands_before_one_that_does(
     world: World, table: Table
 ) -> None:

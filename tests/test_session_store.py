@@ -302,7 +302,8 @@ async def test_sessions_named_are_claimed_though_their_key_lives_and_only_they(
     for session_id in ("narrowed", "kept"):
         await store.bind("mcp", session_id, living, None)
     await store.bind("mcp", "dead", PRINCIPAL, None)
-    also = [hash_session_id("narrowed")]
+    made = await store.list_made([living.key_id])
+    also = [session for session in made if session.session_hash == hash_session_id("narrowed")]
     assert name(await store.claim_dead(sweep=False, also=also)) == {"narrowed"}
     assert name(await store.claim_dead(sweep=True)) == {"dead"}
     await store.claim("mcp", "kept", living)
@@ -312,7 +313,8 @@ async def test_sessions_are_listed_with_the_rights_they_were_made_under(store: S
     await store.bind("mcp", "hers", PRINCIPAL, None)
     await store.bind("mcp", "his", STRANGER, None)
     made = SessionOwner(PRINCIPAL.key_id, name_owner(PRINCIPAL.owner), tuple(sorted(PRINCIPAL.grants)))
-    assert await store.list_owners([PRINCIPAL.key_id, KeyId("nobody")]) == [(hash_session_id("hers"), made)]
+    (listed,) = await store.list_made([PRINCIPAL.key_id, KeyId("nobody")])
+    assert (listed.session_hash, listed.made_by) == (hash_session_id("hers"), made)
 
 
 @pytest.mark.parametrize("changed", [{"id": str(uuid4())}, {"tenant_id": "another"}], ids=["owner", "tenant"])

@@ -208,6 +208,22 @@ def test_a_key_that_changes_hands_is_found_by_both_owners_for_as_long_as_it_matt
     assert desk.is_swept()
 
 
+def test_a_stream_is_found_by_its_session_while_it_lives_and_can_be_spoken_on(desk: Desk) -> None:
+    mine, other = desk.open(make_record(KEY)), desk.open(make_record(KEY))
+    for exchange, name in ((mine, b"mine"), (other, b"other")):
+        exchange.session = ("mcp", name)
+        assert desk.registry.find_stream(KEY, ("mcp", name)) is None
+        exchange.inject = lambda event: True
+    assert desk.registry.find_stream(KEY, ("mcp", b"mine")) is mine
+    assert desk.registry.find_stream(KEY, ("mcp", b"other")) is other
+    assert desk.registry.find_stream(OTHER, ("mcp", b"mine")) is None
+    assert desk.registry.find_stream(KEY, ("api", b"mine")) is None
+    mine.ended = Reason.KEY_REVOKED
+    desk.registry.close(other)
+    assert desk.registry.find_stream(KEY, ("mcp", b"mine")) is None
+    assert desk.registry.find_stream(KEY, ("mcp", b"other")) is None
+
+
 def test_streams_end_and_calls_may_finish(desk: Desk) -> None:
     call, stream, gone = desk.open(make_record(KEY), "call"), desk.open(make_record(KEY)), desk.open(make_record(KEY))
     gone.ended = Reason.KEY_REVOKED

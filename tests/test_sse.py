@@ -264,7 +264,11 @@ def test_however_it_is_cut_the_same_ids_are_left_out(stream: bytes, cuts: set[in
 @given(id_streams)
 def test_a_client_reads_the_same_events_with_other_ids(stream: bytes) -> None:
     stream = stream.replace(b"\xef\xbb\xbf", b"")
-    expected = [[(name, mark(text) if is_id(name, text) else text) for name, text in e] for e in read_events(stream)]
+    kept = [
+        [field for field in event if len(field[1]) <= MAX_ID_BYTES or field[0] != b"id"]
+        for event in read_events(stream)
+    ]
+    expected = [[(name, mark(text) if is_id(name, text) else text) for name, text in event] for event in kept if event]
     assert read_events(rewrite_ids(stream, set(), mark)) == expected
 
 
@@ -277,7 +281,7 @@ def test_a_client_reads_the_same_events_without_the_ids_that_are_left_out(stream
 
 def is_id(name: bytes, text: bytes) -> bool:
     """Whether it is one that is rewritten."""
-    return name == b"id" and 0 < len(text) <= MAX_ID_BYTES
+    return name == b"id" and text != b""
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -323,6 +327,12 @@ def test_only_a_line_that_may_be_an_id_waits_for_its_end() -> None:
     assert rewriter.finish() == b""
 
 
+def test_only_the_line_end_of_an_id_that_is_left_out_goes_with_it() -> None:
+    stream = b"id: 7\rdata: x\n\nid: 7\r\rdata: y\n\n"
+    for cut in range(len(stream)):
+        assert rewrite_ids(stream, {cut}, withhold) == b"data: x\n\n\rdata: y\n\n"
+
+
 def test_the_first_id_after_a_withheld_one_is_rewritten() -> None:
     stream = b"id: 1\r\ndata: a\r\n\r\nid: 2\r\ndata: b\r\n\r\n"
     for cut in range(len(stream)):
@@ -332,20 +342,30 @@ def test_the_first_id_after_a_withheld_one_is_rewritten() -> None:
 
 @pytest.mark.parametrize("space", [b"", b" "])
 @pytest.mark.parametrize("length", [MAX_ID_BYTES - 1, MAX_ID_BYTES, MAX_ID_BYTES + 1, 5 * MAX_ID_BYTES])
-def test_an_id_that_is_too_long_passes_and_the_longest_is_rewritten_wherever_they_are_cut(
-    length: int, space: bytes
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_an_id_that_is_too_long_is_left_out_and_the_longest_is_rewritten_wherever_they_are_cut(
+    length: int, space: bytes, end: bytes
 ) -> None:
     long = b"x" * length
-    stream = b"data: a\nid:" + space + long + b"\n\nid: 7\n\n"
-    kept = b"id: " + mark(long) if length <= MAX_ID_BYTES else b"id:" + space + long
+    stream = b"data: a" + end + b"id:" + space + long + 2 * end + b"id: 7" + 2 * end
+    kept = b"id: " + mark(long) + end if length <= MAX_ID_BYTES else b""
+    expected = b"data: a" + end + kept + end + b"id: 7.signed" + 2 * end
     for cut in range(len(stream)):
-        assert rewrite_ids(stream, {cut}, mark) == b"data: a\n" + kept + b"\n\nid: 7.signed\n\n"
+        assert rewrite_ids(stream, {cut}, mark) == expected
 
 
 def test_an_endless_line_is_not_held_in_memory() -> None:
     rewriter = IdRewriter(mark, max_id_bytes=MAX_ID_BYTES)
-    assert rewriter.feed(b"id: " + b"x" * 1000) == b"id: " + b"x" * 1000
-    assert all(rewriter.feed(b"x" * 1000) == b"x" * 1000 for _ in range(100))
+    assert rewriter.feed(b"id: " + b"x" * 1000) == b""
+    assert all(rewriter.feed(b"x" * 1000) == b"" for _ in range(100))
+    assert len(rewriter._line or b"") <= MAX_ID_BYTES
+    assert rewriter.feed(b"\ndata: x\n") == b"data: x\n"
+
+
+def test_an_id_behind_a_byte_order_mark_is_rewritten_wherever_it_is_cut() -> None:
+    stream = b"\xef\xbb\xbfid: 7\ndata: a\n\n"
+    for cut in range(len(stream)):
+        assert rewrite_ids(stream, {cut}, mark) == b"\xef\xbb\xbfid: 7.signed\ndata: a\n\n"
 
 
 def test_an_id_in_which_the_stream_ends_is_rewritten() -> None:

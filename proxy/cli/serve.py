@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -61,6 +62,8 @@ async def _serve(settings: Settings, *, embedded: bool, migrations: bool) -> Non
             applied = await migrate(settings.database.url.get_secret_value())
             log.info("schema", applied=applied)
         proxy = await stack.enter_async_context(run_proxy(settings, policy))
+        gc.collect()
+        gc.freeze()  # what stays for good is not walked through again: that stopped everything for 80 ms
         await wait_and_drain(proxy)
 
 

@@ -37,7 +37,12 @@ def build_policy(file: PolicyFile, source: Source, revision: str) -> Policy:
         catalogue=MappingProxyType(catalogue),
         routes=tuple(route for _, route in routes),
         exact_routes=MappingProxyType(
-            {route.path: RouteMatch(route, MappingProxyType({})) for pattern, route in routes if pattern.is_exact}
+            {
+                path: RouteMatch(route, MappingProxyType({}))
+                for pattern, route in routes
+                if pattern.is_exact
+                for path in route.paths
+            }
         ),
         route_templates=MappingProxyType(_group_templates(templates)),
     )
@@ -92,8 +97,13 @@ def _get_lineage(section: str, name: str, entries: Mapping[str, PresetEntry | Ti
 
 
 def _build_routes(file: PolicyFile, catalogue: Mapping[str, Scope], source: Source) -> list[tuple[Pattern, Route]]:
-    patterns = [_parse_path(entry, index, source) for index, entry in enumerate(file.routes)]
-    _check_routes(file, patterns, source)
+    patterns = [_parse_path(entry.path, ("routes", index, "path"), source) for index, entry in enumerate(file.routes)]
+    messages = {
+        index: _parse_path(entry.messages, ("routes", index, "messages"), source)
+        for index, entry in enumerate(file.routes)
+        if entry.messages is not None
+    }
+    _check_routes(file, patterns, messages, source)
     tables = [
         build_table(entry, ("routes", index), pattern, catalogue, source)
         for index, (entry, pattern) in enumerate(zip(file.routes, patterns, strict=True))
@@ -117,6 +127,7 @@ def _build_route(entry: RouteEntry, table: RuleTable) -> Route:
         protocol=entry.protocol,
         rpc_denials=entry.rpc_denials,
         rules=table,
+        messages=entry.messages,
     )
 
 
@@ -138,44 +149,44 @@ def _share_rules(
     return table
 
 
-def _parse_path(entry: RouteEntry, index: int, source: Source) -> Pattern | None:
-    path: Path = ("routes", index, "path")
-    problem = None if entry.path.startswith("/") else "it must start with a slash"
-    if any(mark in entry.path for mark in "?#%\\") or not entry.path.isprintable() or not entry.path.isascii():
+def _parse_path(text: str, path: Path, source: Source) -> Pattern | None:
+    problem = None if text.startswith("/") else "it must start with a slash"
+    if any(mark in text for mark in "?#%\\") or not text.isprintable() or not text.isascii():
         problem = "only plain characters: no query, no percent, no backslash"
-    segments = entry.path.split("/")[1:]
-    if entry.path != "/" and any(segment in ("", ".", "..") for segment in segments):
+    segments = text.split("/")[1:]
+    if text != "/" and any(segment in ("", ".", "..") for segment in segments):
         problem = "it has an empty or a dot segment, which canonical paths have not"
     try:
-        pattern = parse_path_pattern(entry.path)
+        pattern = parse_path_pattern(text)
     except ValueError as error:
         problem = str(error)
     else:
         if problem is None:
             return pattern
-    source.add_fault(path, f"path {show(entry.path)}: {problem}", "write the path as clients must send it")
+    source.add_fault(path, f"path {show(text)}: {problem}", "write the path as clients must send it")
     return None
 
 
-def _check_routes(file: PolicyFile, patterns: Sequence[Pattern | None], source: Source) -> None:
-    shapes = {(pattern.pieces, pattern.tail) for pattern in patterns if pattern is not None}
-    for (first, one), (second, other) in combinations(enumerate(file.routes), 2):
+def _check_routes(
+    file: PolicyFile, patterns: Sequence[Pattern | None], messages: Mapping[int, Pattern | None], source: Source
+) -> None:
+    for (_, one), (second, other) in combinations(enumerate(file.routes), 2):
         if one.id == other.id:
             source.add_fault(("routes", second, "id"), f"two routes have the id {show(one.id)}", "rename one")
-        mine, theirs = patterns[first], patterns[second]
-        if mine is not None and theirs is not None and overlaps(mine, theirs):
-            _check_overlap(mine, theirs, second, shapes, source)
+    written: list[tuple[Path, Pattern]] = []
+    for index, pattern in enumerate(patterns):
+        for member, one_of in (("path", pattern), ("messages", messages.get(index))):
+            written += [(("routes", index, member), one_of)] if one_of is not None else []
+    shapes = {(pattern.pieces, pattern.tail) for _, pattern in written}
+    for (_, mine), (path, theirs) in combinations(written, 2):
+        if overlaps(mine, theirs):
+            _check_overlap(mine, theirs, path, shapes, source)
 
 
 def _check_overlap(
-    mine: Pattern,
-    theirs: Pattern,
-    second: int,
-    shapes: set[tuple[tuple[str | None, ...], str | None]],
-    source: Source,
+    mine: Pattern, theirs: Pattern, path: Path, shapes: set[tuple[tuple[str | None, ...], str | None]], source: Source
 ) -> None:
     """One may lie inside the other, and then decides. Where two cross, an upstream may choose otherwise than we do."""
-    path: Path = ("routes", second, "path")
     inside, around = contains(theirs, mine), contains(mine, theirs)
     if inside and around:
         source.add_fault(path, f"{show(theirs.text)} matches the same paths as {show(mine.text)}", "keep one route")

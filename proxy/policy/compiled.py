@@ -42,6 +42,7 @@ _READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
 }
 _NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_STREAMED, _POSTED = frozenset({"GET"}), frozenset({"POST"})  # by the two paths of HTTP+SSE (MCP 2024-11-05)
 _BROKEN = Denied(None, "the policy could not judge this request, so it is refused")
 
 ListedKind = Literal["tool", "prompt", "uri", "uri_template", "task"]
@@ -229,9 +230,20 @@ class Route:
     path: str
     methods: frozenset[str]
     upstream: str
-    protocol: Literal["mcp", "http"]
+    protocol: Literal["mcp", "mcp-sse", "http"]
     rpc_denials: Literal["json-rpc", "http-403"]
     rules: RuleTable = field(repr=False)
+    messages: str | None = None  # of HTTP+SSE: the path of its POSTs
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if self.messages is None else (self.path, self.messages)
+
+    def find_methods(self, path: str) -> frozenset[str]:
+        """What one of its paths takes."""
+        if self.messages is None:
+            return self.methods
+        return _POSTED if path == self.messages else _STREAMED
 
 
 @dataclass(frozen=True, slots=True)

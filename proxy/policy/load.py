@@ -114,12 +114,14 @@ def _repair(values: Any, place: ValuePath, kind: str) -> None:  # noqa: ANN401 -
 
 def _repair_route(route: dict[str, Any], member: str, number: int) -> None:
     is_http = "rules" not in route and "rules_of" not in route
+    is_sse = "messages" in route
     stand_ins = {
         "id": f"routes[{number}]",
         "path": f"/unreadable/{number}",
-        "methods": ["GET", "POST", "DELETE"],
+        "messages": f"/unreadable/{number}/messages",
+        "methods": ["GET", "POST"] if is_sse else ["GET", "POST", "DELETE"],
         "upstream": model.UNREADABLE,
-        "protocol": "http" if is_http else "mcp",
+        "protocol": "mcp-sse" if is_sse else "http" if is_http else "mcp",
         "require": None,
         "rules": [{"id": model.UNREADABLE}],
     }

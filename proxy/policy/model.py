@@ -108,7 +108,10 @@ class RouteEntry(_Entry):
     path: Text = Field(description="A canonical path; {variable} is one segment, a final ** all the rest.")
     methods: Annotated[list[HttpMethod], Field(min_length=1)]
     upstream: Text
-    protocol: Literal["mcp", "http"] = "http"
+    protocol: Literal["mcp", "mcp-sse", "http"] = "http"
+    messages: Text | None = Field(
+        default=None, description="With protocol mcp-sse: the path of its POSTs; that of its GETs is `path`."
+    )
     rpc_denials: Literal["json-rpc", "http-403"] = "json-rpc"
     require: Require | None = Field(default=None, description="For every method of an http route without rules.")
     allow: Literal["any-key"] | None = None

@@ -91,6 +91,7 @@ class _TableBuilder:
 
     def _check_route(self) -> None:
         route = self.route
+        self._check_messages()
         given = [word for word in ("require", "allow", "rules", "rules_of") if getattr(route, word) is not None]
         wanted = ("require", "allow", "rules") if route.protocol == "http" else ("rules", "rules_of")
         if len(given) != 1 or given[0] not in wanted:
@@ -102,6 +103,26 @@ class _TableBuilder:
         elif route.every_tool is not None and route.rules is None:
             mend = "write it on the route whose rules these are"
             self.source.add_fault((*self.path, "every_tool"), "every_tool on a route without rules of its own", mend)
+
+    def _check_messages(self) -> None:
+        """HTTP+SSE has two paths, GET on one and POST on the other, and clients are told the second as it stands."""
+        route = self.route
+        if route.protocol != "mcp-sse":
+            if route.messages is not None:
+                mend = "take it out, or set protocol: mcp-sse"
+                message = f"route {show(route.id)} with protocol {route.protocol} has no path for messages"
+                self.source.add_fault((*self.path, "messages"), message, mend)
+            return
+        if route.messages is None:
+            mend = "write messages: with the path that clients POST to"
+            self.source.add_fault(self.path, f"route {show(route.id)} does not say where its messages go", mend)
+        if set(route.methods) != {"GET", "POST"}:
+            message = f"route {show(route.id)} with protocol mcp-sse takes GET on path and POST on messages"
+            self.source.add_fault((*self.path, "methods"), message, "write methods: [GET, POST]")
+        for member in ("path", "messages"):
+            if is_path_pattern(getattr(route, member) or ""):
+                message = f"the {member} of a route with protocol mcp-sse is a pattern"
+                self.source.add_fault((*self.path, member), message, "write it out")
 
     def _add_whole_route(self) -> None:
         for method in self.route.methods:

@@ -21,7 +21,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from proxy.demo.sample_server import MCP_PATH
 from proxy.policy import parse_policy
+from proxy.settings import UpstreamSettings
 from proxy.sse import get_values
+from proxy.upstream_address import parse_upstream_address
 from tests.canary_upstream import CanaryUpstream
 from tests.raw_client import ask_raw, form_request
 from tests.resumable_upstream import SURE, ResumableUpstream, form_state, run_resumable_upstream
@@ -44,6 +46,8 @@ routes:
       require: "workflow:run:{name}" }
 ...
 """
+# What a client says with every request that it speaks the tasks extension.
+CAPABLE: Json = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
 AGREED = types.ElicitResult(action="accept", content={})
 
 
@@ -65,7 +69,12 @@ class Scene:
 @contextlib.asynccontextmanager
 async def open_scene(stage: Stage, http: aiohttp.ClientSession, url: str) -> AsyncIterator[Scene]:
     ada, bob = await stage.mint(owner="ada"), await stage.mint(owner="bob")
-    async with asyncio.timeout(GUARD_SECONDS), stage.proxy(url) as one, stage.proxy(url) as other:
+    upstreams = {"mcp": UpstreamSettings(url=parse_upstream_address(url), resumable=True)}
+    async with (
+        asyncio.timeout(GUARD_SECONDS),
+        stage.proxy(url, upstreams=upstreams) as one,
+        stage.proxy(url, upstreams=upstreams) as other,
+    ):
         wires = Wire(http, get_mcp_url(one)), Wire(http, get_mcp_url(other))
         yield Scene(ada.token, bob.token, *wires, ada.summary.id)
 
@@ -85,7 +94,7 @@ async def scene(stage: Stage, http: aiohttp.ClientSession, upstream: ResumableUp
 def form_modern(method: str, params: Json, **meta: Any) -> tuple[Json, dict[str, str]]:
     """A request of revision 2026-07-28 and the headers that mirror it."""
     name = next((params[member] for member in ("name", "uri", "taskId") if member in params), None)
-    message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": MODERN_META | meta}}
+    message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {**params, "_meta": MODERN_META | CAPABLE | meta}}
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
     return message, headers | ({"Mcp-Name": name} if name else {})
 

@@ -130,7 +130,7 @@ async def test_a_revocation_behind_disabled_triggers_is_found_and_the_silence_sa
     assert not scene.proxy.heart.listener.proven.is_set()
     status, said = await scene.read_readiness()
     assert status == 503
-    assert "5 of 10 triggers" in said["faults"]["revocation"]
+    assert "6 of 11 triggers" in said["faults"]["revocation"]
     assert "ENABLE ALWAYS" in said["faults"]["revocation"]
     await scene.check_good()  # by rows read anew
     await scene.change(ENABLE_ALL)
@@ -277,7 +277,7 @@ async def test_older_rows_copied_in_past_the_triggers_bring_no_key_back_and_cost
     await backup.restore()
     assert (await stage.store.find_key(scene.key.summary.id)).status == "active"  # type: ignore[union-attr]
     assert await scene.call(scene.key) == 401
-    await scene.wait_fault("0 of 10 triggers")
+    await scene.wait_fault("0 of 11 triggers")
     assert await scene.call(scene.key) == 401
     await scene.check_good()
     await stage.sql(ENABLE_ALL)

@@ -78,14 +78,14 @@ async def test_connection_strikes_out_what_is_the_client_s_and_nothing_else(scen
 
 
 async def test_connection_cannot_send_the_upstream_another_revision_than_was_judged(scene: Scene) -> None:
-    body = json.dumps({**PING, "params": {"_meta": MODERN_META}}).encode()
+    body = json.dumps({**PING, "method": "tools/list", "params": {"_meta": MODERN_META}}).encode()
     request = form_request(
         "POST", "/mcp/v1", "Connection: MCP-Protocol-Version, mcp-method", token=scene.token, body=body,
-        mcp_protocol_version=MODERN, mcp_method="ping",
+        mcp_protocol_version=MODERN, mcp_method="tools/list",
     )  # fmt: skip
     assert (await ask_raw(scene.proxy.data_address, request)).status == 200
     seen = scene.canary.requests[-1].fold()
-    assert (seen["MCP_PROTOCOL_VERSION"], seen["MCP_METHOD"]) == ([MODERN], ["ping"])
+    assert (seen["MCP_PROTOCOL_VERSION"], seen["MCP_METHOD"]) == ([MODERN], ["tools/list"])
 
 
 async def test_hop_by_hop_fields_end_here(scene: Scene) -> None:

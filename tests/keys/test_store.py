@@ -103,9 +103,9 @@ async def test_ancestors_are_read_nearest_first(store: KeyStore, database: Datab
     await database.fetch("UPDATE api_keys SET status = 'disabled' WHERE id = 'grandparent0'")
     records = await store.read_keys([KeyId("child0000000"), KeyId("parent000000")])
     versions = {row["id"]: row["version"] for row in await database.fetch("SELECT id, version FROM api_keys")}
-    grandparent = Ancestor(
-        KeyId("grandparent0"), "disabled", ("workflow:run", "agent:list"), EXPIRES_AT.timestamp(), versions["grandparent0"]
-    )  # fmt: skip
+    scopes = ("workflow:run", "agent:list")
+    version = versions["grandparent0"]
+    grandparent = Ancestor(KeyId("grandparent0"), "disabled", scopes, EXPIRES_AT.timestamp(), version)
     parent = Ancestor(KeyId("parent000000"), "active", ("agent:list",), None, versions["parent000000"])
     assert records[KeyId("child0000000")].ancestors == (parent, grandparent)
     assert records[KeyId("parent000000")].ancestors == (grandparent,)

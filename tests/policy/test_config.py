@@ -178,6 +178,15 @@ def test_the_route_is_the_one_clients_know(match: RouteMatch) -> None:
     assert route.methods == frozenset({"POST", "GET", "DELETE"})
 
 
+def test_the_same_server_by_http_sse_has_the_same_rules(policy: Policy, match: RouteMatch) -> None:
+    stream, messages = policy.find_route("/mcp/v1/sse"), policy.find_route("/mcp/v1/messages")
+    assert stream is not None
+    assert messages is not None
+    assert stream.route is messages.route
+    assert (stream.route.id, stream.route.upstream, stream.route.protocol) == ("mcp-sse", "mcp", "mcp-sse")
+    assert stream.route.rules is match.route.rules
+
+
 @pytest.mark.parametrize(("tool", "arguments", "scope"), TOOLS, ids=[tool for tool, _, _ in TOOLS])
 def test_each_tool_is_opened_by_its_scope_and_by_no_other(
     policy: Policy, match: RouteMatch, tool: str, arguments: dict[str, Any], scope: str | None

@@ -271,6 +271,41 @@ def test_a_faulty_route_is_refused_in_its_line(route: str, message: str) -> None
     assert any(message in fault.message for fault in faults)
 
 
+_SSE = "{ id: s, methods: [GET, POST], upstream: u, protocol: mcp-sse, rules_of: mcp, "
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        (_SSE + "path: /s }", "does not say where its messages go"),
+        (_SSE + "path: /s, messages: /s }", "/s matches the same paths as /s"),
+        (_SSE + "path: /s, messages: /mcp }", "/mcp matches the same paths as /mcp"),
+        (_SSE + "path: /mcp, messages: /m }", "/mcp matches the same paths as /mcp"),
+        (_SSE + "path: /s, messages: m }", "it must start with a slash"),
+        (_SSE + 'path: /s, messages: "/m?a" }', "only plain characters"),
+        (_SSE + "path: /s, messages: /m/../n }", "a dot segment"),
+        (_SSE + 'path: /s, messages: "/m/{x}" }', "the messages of a route with protocol mcp-sse is a pattern"),
+        (_SSE + 'path: "/s/**", messages: /m }', "the path of a route with protocol mcp-sse is a pattern"),
+        (_SSE + "path: /s, messages: [/m] }", "valid string"),
+        (_SSE.replace("GET, POST", "GET") + "path: /s, messages: /m }", "takes GET on path and POST on messages"),
+        (_SSE.replace("GET, POST", "GET, POST, DELETE") + "path: /s, messages: /m }", "GET on path and POST"),
+        (_SSE.replace("rules_of: mcp,", "") + "path: /s, messages: /m }", "has no rules"),
+        (_SSE.replace("rules_of: mcp", "allow: any-key") + "path: /s, messages: /m }", "has allow"),
+        (_SSE.replace("rules_of: mcp", "rules_of: s") + "path: /s, messages: /m }", "s has no rules to share"),
+        (_SSE.replace("mcp-sse", "mcp") + "path: /s, messages: /m }", "with protocol mcp has no path for messages"),
+        (
+            "{ id: s, path: /s, messages: /m, methods: [GET], upstream: u, allow: any-key }",
+            "with protocol http has no path for messages",
+        ),
+    ],
+)
+def test_a_faulty_route_of_http_sse_has_one_fault_in_its_line(route: str, message: str) -> None:
+    text = f"{_HEAD}{_MCP}      - {{ tool: t, allow: any-key }}\n  - {route} #!\n...\n"
+    (fault,) = find_faults(text)
+    assert fault.line == get_marked_lines(text)[0]
+    assert message in fault.message
+
+
 def test_conditions_on_every_tool_of_shared_rules_are_refused_where_they_would_be_ignored() -> None:
     check_marked(
         f"""{_HEAD}{_MCP}      - {{ tool: t, allow: any-key }}

@@ -722,6 +722,36 @@ def test_a_route_carries_what_the_file_says(with_routes: Routes) -> None:
     assert (route.protocol, route.rpc_denials) == ("mcp", "http-403")
 
 
+def test_a_route_of_http_sse_has_two_paths_each_with_its_method(with_routes: Routes, owner: Owner) -> None:
+    policy = with_routes(
+        """\
+        - { id: sse, path: /mcp/sse, messages: /mcp/post, methods: [GET, POST], upstream: up, protocol: mcp-sse,
+            rules_of: mcp }
+        - { id: all, path: "/mcp/{rest}", methods: [GET], upstream: up, allow: any-key }
+        - id: mcp
+          path: /mcp
+          methods: [POST, GET]
+          upstream: up
+          protocol: mcp
+          rules:
+            - { http: [GET], require: workflow:list }
+            - { tool: t, require: workflow:list }
+        """
+    )
+    stream, messages = policy.find_route("/mcp/sse"), policy.find_route("/mcp/post")
+    assert stream is not None
+    assert messages is not None
+    assert stream.route is messages.route
+    assert stream.route.find_methods("/mcp/sse") == frozenset({"GET"})
+    assert stream.route.find_methods("/mcp/post") == frozenset({"POST"})
+    for grants in (held("workflow:list"), NOTHING):
+        assert is_allowed((policy, messages), call("t"), grants, owner) is bool(grants)
+        assert isinstance(policy.decide_http(stream, "GET", grants, owner), Allowed) is bool(grants)
+    other = policy.find_route("/mcp/other")
+    assert other is not None
+    assert other.route.find_methods("/mcp/other") == other.route.methods
+
+
 def test_foreign_text_in_a_denial_is_short_and_printable(with_rules: Rules, owner: Owner) -> None:
     policy, match = with_rules(RUN)
     for params in (call("\x1b[31mred\n"), call("x" * 100_000), call("\ud800")):
