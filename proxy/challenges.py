@@ -119,8 +119,10 @@ class Answer:
     close: bool
 
 
-def form_answer(refusal: Refusal, dialect: Dialect, *, realm: str, request_id: str) -> Answer:
-    """The answer to a refused request."""
+def form_answer(
+    refusal: Refusal, dialect: Dialect, *, realm: str, request_id: str, metadata_url: str | None = None
+) -> Answer:
+    """The answer to a refused request. `metadata_url`: where RFC 9728 metadata is, if there is any."""
     row = TABLE[refusal.reason]
     status = _settle_status(refusal, row, dialect)
     headers = {
@@ -130,7 +132,7 @@ def form_answer(refusal: Refusal, dialect: Dialect, *, realm: str, request_id: s
         **dict((*SAFETY, SERVER)),
     }
     if row.challenge is not None and status != 200:
-        headers["WWW-Authenticate"] = _form_challenge(row.challenge, refusal, realm)
+        headers["WWW-Authenticate"] = _form_challenge(row.challenge, refusal, realm, metadata_url)
     if refusal.retry_after_seconds is not None:
         headers["Retry-After"] = str(refusal.retry_after_seconds)
     if refusal.reason is Reason.METHOD_NOT_ALLOWED and refusal.data:
@@ -177,14 +179,16 @@ def _settle_status(refusal: Refusal, row: Row, dialect: Dialect) -> int:
     return row.status
 
 
-def _form_challenge(error: str, refusal: Refusal, realm: str) -> str:
-    """No `resource_metadata`: without an authorization server it makes editors start OAuth and drop the key."""
+def _form_challenge(error: str, refusal: Refusal, realm: str, metadata_url: str | None) -> str:
+    """`resource_metadata` only where there is some: it makes editors start OAuth and drop a static key."""
     parameters = [f'realm="{realm}"']
     if error:
         parameters.append(f'error="{error}"')
     missing = " ".join((refusal.data or {}).get("missing", ()))
     if error == "insufficient_scope" and _QUOTABLE.fullmatch(missing):
         parameters.append(f'scope="{missing}"')
+    if metadata_url is not None:
+        parameters.append(f'resource_metadata="{metadata_url}"')
     return "Bearer " + ", ".join(parameters)
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from proxy.client_connection import MAX_SHED
 from proxy.clock import Clock
 from proxy.database import Database
+from proxy.discovery import NOTHING, Discovery
 from proxy.envelope import LOOPBACK_NAMES
 from proxy.errors import ConfigError, Fault
 from proxy.forwarding import Destination
@@ -123,6 +124,7 @@ def form_door_rules(settings: Settings) -> DoorRules:
         allowed_hosts=frozenset(str(host).lower() for host in hosts),
         allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
         realm=server.realm,
+        discovery=Discovery(server.public_url, server.authorization_servers) if server.public_url else NOTHING,
         max_body_bytes=server.max_body_bytes,
         max_json_depth=server.max_json_depth,
         body_timeout_seconds=server.body_timeout_seconds,

@@ -18,6 +18,7 @@ from proxy.authorization import Permit, authorize
 from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
+from proxy.discovery import Discovery
 from proxy.endpoints import read_session_member
 from proxy.envelope import (
     Target,
@@ -31,6 +32,7 @@ from proxy.envelope import (
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
 from proxy.forwarding import Forwarder, Outbound
 from proxy.handles import Binder, find_task_ids
+from proxy.headers import SAFETY, SERVER
 from proxy.identity import KeyId
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
@@ -46,7 +48,7 @@ log = get_logger("decision")
 
 PLAIN = Dialect(json_rpc=False)
 # Outcomes that are no refusals.
-FORWARDED, CLIENT_LEFT = "forwarded", "client_left"
+FORWARDED, DISCOVERED, CLIENT_LEFT = "forwarded", "discovered", "client_left"
 MAX_BODY_PATIENCE = 6  # times the silence allowed: as long as a whole body may take, drop by drop
 MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
 
@@ -58,6 +60,7 @@ class DoorRules:
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
     realm: str
+    discovery: Discovery
     max_body_bytes: int
     max_json_depth: int
     body_timeout_seconds: float
@@ -121,7 +124,7 @@ class FrontDoor:
         status = 499
         try:
             response = await self._walk(request, passage)
-            outcome, status = passage.ended or FORWARDED, response.status
+            outcome, status = passage.ended or (FORWARDED if passage.permit else DISCOVERED), response.status
         except Refusal as refusal:
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
@@ -140,7 +143,11 @@ class FrontDoor:
         return response
 
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
-        target, match = self._find_route(request, passage)
+        target = self._find_target(request)
+        metadata = self._rules.discovery.find_metadata(target.path, self._policy) if request.method == "GET" else None
+        if metadata is not None:
+            return web.Response(body=metadata, content_type="application/json", headers=dict((*SAFETY, SERVER)))
+        match = self._find_route(request, target, passage)
         presented = self._require_credential(request, target)
         check_query(target.query)
         passage.key_id = presented.token.key_id
@@ -166,11 +173,15 @@ class FrontDoor:
 
     # Present.
 
-    def _find_route(self, request: web.BaseRequest, passage: Passage) -> tuple[Target, RouteMatch]:
-        """Refuse what could be read in two ways, then find the one route it means."""
+    def _find_target(self, request: web.BaseRequest) -> Target:
+        """Refuse what could be read in two ways."""
         target = parse_target(request.raw_path)
         check_framing(request.version, request.raw_headers)
         check_host(request.headers, self._rules.allowed_hosts)
+        return target
+
+    def _find_route(self, request: web.BaseRequest, target: Target, passage: Passage) -> RouteMatch:
+        """The one route the target means."""
         match = passage.match = self._policy.find_route(target.path)
         if match is None:
             raise RequestError(Reason.ROUTE_UNKNOWN, "Nothing is served at this path.")
@@ -185,7 +196,7 @@ class FrontDoor:
             )
         if self.draining:
             raise UnavailableError(Reason.DRAINING, "This instance is shutting down.", retry_after_seconds=1)
-        return target, match
+        return match
 
     def _require_credential(self, request: web.BaseRequest, target: Target) -> PresentedCredential:
         presented = parse_credential(request.headers, target.query)
@@ -299,12 +310,19 @@ class FrontDoor:
     # Say no, and record.
 
     def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+        route = passage.match.route if passage.match else None
         if refusal.rpc_id is None:
             refusal.rpc_id = passage.rpc_id
         if is_told_apart(refusal, passage.dialect) and self._tell_on_stream(refusal, passage):
             answer = form_acknowledgement(passage.request_id)
         else:
-            answer = form_answer(refusal, passage.dialect, realm=self._rules.realm, request_id=passage.request_id)
+            answer = form_answer(
+                refusal,
+                passage.dialect,
+                realm=self._rules.realm,
+                request_id=passage.request_id,
+                metadata_url=self._rules.discovery.form_metadata_url(route.path) if route else None,
+            )
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         if answer.close or not request.content.is_eof():
             response.force_close()  # what was not read must not be taken for the next request

@@ -129,6 +129,7 @@ HostName = Annotated[
     str, StringConstraints(to_lower=True, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?$")
 ]
 WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]{1,5})?$")]
+PublicUrl = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$")]
 # RFC 9110 §5.6.4: what a quoted-string holds without escapes.
 Realm = Annotated[str, StringConstraints(pattern=r"^[ !#-\[\]-~]{1,64}$")]
 
@@ -216,10 +217,23 @@ class ServerSettings(Section):
     drain_seconds: Seconds = Field(10.0, ge=0, le=600, description="time for running calls at shutdown")
     allowed_hosts: tuple[HostName, ...] | None = Field(None, description="Host names we answer to")
     allowed_origins: tuple[WebOrigin, ...] = Field((), description="web pages that may call us")
+    public_url: PublicUrl | None = Field(None, description="how clients write our address")
+    authorization_servers: tuple[PublicUrl, ...] = Field((), description="whose access tokens are keys of ours")
     realm: Realm = Field("aegis", description="the realm named in WWW-Authenticate")
     after_leaving: AfterLeavingSettings = Field(
         AfterLeavingSettings(), description="the answer to a client that left before 2026-07-28"
     )
+
+    @field_validator("authorization_servers")
+    @classmethod
+    def is_of_a_known_resource(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and info.data.get("public_url") is None:
+            raise unusable(
+                "authorization_servers are named, but not what they protect",
+                "set public_url to the address that clients are configured with, without the route's path",
+                ("server", "public_url"),
+            )
+        return value
 
 
 class HashingSettings(Section):
