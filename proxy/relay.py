@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -106,6 +107,7 @@ class Relay:
         self._count_dropped = count_dropped
         self._loop = asyncio.get_running_loop()
         self._resumed: asyncio.Future[None] | None = None
+        self._answer: web.StreamResponse | None = None  # an event stream that may end without a last word
         self._abort: Callable[[], None] = lambda: None
         self._drain_timer: asyncio.TimerHandle | None = None
         self._drained_bytes = 0
@@ -145,6 +147,11 @@ class Relay:
         transport = self._request.transport
         if transport is not None and transport.get_write_buffer_size() > 0:
             transport.abort()
+        elif self._answer is not None and self._interjector is not None and self._interjector.boundary.at_boundary:
+            # Nothing is written and nothing is left to be said: thousands of streams that end together need not wait
+            # for each other's tasks. With an empty buffer the last chunk is written before anything is waited for.
+            with suppress(StopIteration):
+                self._answer.write_eof().send(None)
 
     def _resume(self) -> None:
         if self._resumed is not None and not self._resumed.done():
@@ -282,6 +289,7 @@ class Relay:
         try:
             await answer.prepare(self._request)
             self._interjector, self._exchange.inject = interjector, interjector.say
+            self._answer = answer if self.rpc_id is None else None
             await self._pump(response, answer, rewriters, interjector)
         except (UpstreamError, UpstreamAborted, UnavailableError) as error:
             await self._end_early(answer, error, interjector.boundary.at_boundary)

@@ -16,7 +16,22 @@ from mcp import MCPError
 from proxy.demo.sample_server import SampleServer, run_sample_server
 from proxy.server import Proxy
 from proxy.settings import AfterLeavingSettings
-from tests.staging import GUARD_SECONDS, MODERN, MODERN_META, Stage, Wire, connect, form_call, get_mcp_url
+from tests.patient_upstream import RUN, PatientUpstream, form_initialize, form_result, run_patient_upstream
+from tests.raw_client import RawClient, ask_raw, form_request, open_raw
+from tests.staging import (
+    GUARD_SECONDS,
+    INITIALIZE,
+    MODERN,
+    MODERN_META,
+    Stage,
+    Wire,
+    connect,
+    form_call,
+    get_mcp_url,
+)
+
+OLDER = ("2025-03-26", "2025-06-18", "2025-11-25")
+LARGE_ANSWER_BYTES = 2_000_000  # it flows through before it is whole
 
 
 def run_workflow(modern: bool) -> tuple[dict[str, object], dict[str, str]]:
@@ -70,6 +85,70 @@ async def test_what_a_legacy_client_left_behind_is_drained_for_a_bounded_time(st
         async with asyncio.timeout(GUARD_SECONDS):
             await leave(proxy, key.token, upstream)
             await upstream.left.wait()
+
+
+async def begin_run(client: RawClient, token: str, revision: str, how_far: str, upstream: PatientUpstream) -> None:
+    """Call, and return when the answer has come this far."""
+    message, mirrored = run_workflow(modern=revision == MODERN)
+    name = f"{revision} {'events' if how_far == 'events' else 'silence'}"
+    message["params"] = {**form_call(RUN, {"name": name})["params"], "_meta": MODERN_META if mirrored else {}}
+    headers = mirrored or {"MCP-Protocol-Version": revision, "Mcp-Session-Id": revision}
+    if revision == OLDER[0]:
+        del headers["MCP-Protocol-Version"]
+    lines = [f"{header}: {value}" for header, value in headers.items()]
+    await client.send(form_request("POST", "/mcp/v1", *lines, token=token, body=message))
+    while name not in upstream.open:
+        await asyncio.sleep(0.01)
+    if how_far == "half of a large answer":
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {LARGE_ANSWER_BYTES}\r\n\r\n"
+        upstream.open[name].write(head.encode() + b" " * (LARGE_ANSWER_BYTES // 2))
+    if how_far != "silence":
+        assert (await client.read_head())[0] == "HTTP/1.1 200 OK"
+
+
+def finish_run(writer: asyncio.StreamWriter, how_far: str, upstream: PatientUpstream) -> None:
+    if how_far == "silence":
+        upstream.reply(writer, form_result(1))
+    elif how_far == "events":
+        writer.close()
+    else:
+        writer.write(b" " * (LARGE_ANSWER_BYTES // 2))
+
+
+def find_open(upstream: PatientUpstream) -> dict[str, asyncio.StreamWriter]:
+    """What is under way, by revision. A connection that was reset is not taken out of `open`."""
+    return {name.split()[0]: writer for name, writer in upstream.open.items() if not writer.is_closing()}
+
+
+@pytest.mark.parametrize("how_far", ["silence", "events", "half of a large answer"])
+async def test_leaving_cancels_in_the_modern_revision_alone_however_far_the_answer_has_come(
+    how_far: str, stage: Stage
+) -> None:
+    token = (await stage.mint()).token
+    patient = {"after_leaving": AfterLeavingSettings(seconds=600, bytes=4 * LARGE_ANSWER_BYTES)}
+    async with run_patient_upstream() as upstream, stage.proxy(upstream.url, server=patient) as proxy:
+        async with asyncio.timeout(GUARD_SECONDS), contextlib.AsyncExitStack() as stack:
+            for revision in OLDER:
+                begun = await ask_raw(proxy.data_address, form_request(token=token, body=form_initialize(revision)))
+                assert begun.headers["Mcp-Session-Id"] == revision
+            clients = [await stack.enter_async_context(open_raw(proxy.data_address)) for _ in (*OLDER, MODERN)]
+            for revision, client in zip((*OLDER, MODERN), clients, strict=True):
+                await begin_run(client, token, revision, how_far, upstream)
+            *older, modern = clients
+            for client in older:
+                client.reset()
+            # Whatever their leaving does, it has done before the next request is answered, and that before MODERN's.
+            assert (await ask_raw(proxy.data_address, form_request(body=INITIALIZE))).status == 401
+            modern.reset()
+            while MODERN in find_open(upstream):
+                await asyncio.sleep(0.01)
+            assert find_open(upstream).keys() == set(OLDER)
+            while len(proxy.registry) > len(OLDER):
+                await asyncio.sleep(0.01)
+            for writer in find_open(upstream).values():
+                finish_run(writer, how_far, upstream)
+            while len(proxy.registry):
+                await asyncio.sleep(0.01)
 
 
 async def leave(proxy: Proxy, token: str, upstream: SilentUpstream) -> None:
