@@ -63,7 +63,11 @@ class Stage:
         settings = load_settings(None, environ)
         # dns-rebinding-protection sends the origin of the server itself, and wants to be let in.
         opened = settings.server.model_copy(update={"allowed_origins": [f"http://{listen}"]})
-        async with run_proxy(settings.model_copy(update={"server": opened}), find_policy()) as proxy:
+        # One session at a time: nobody else's events could be replayed.
+        resumed = settings.upstreams.mcp.model_copy(update={"resumable": True})
+        upstreams = settings.upstreams.model_copy(update={"mcp": resumed})
+        settings = settings.model_copy(update={"server": opened, "upstreams": upstreams})
+        async with run_proxy(settings, find_policy()) as proxy:
             await proxy.wait_trusted()
             yield f"http://{listen}{PATH}"
 
