@@ -167,10 +167,12 @@ class Relay:
                 self._interjector.say(notice)
 
     def _note_client_left(self) -> None:
-        """In revision 2026-07-28 leaving is cancelling. Before it, it is not: the upstream's answer is drained."""
+        """In revision 2026-07-28 leaving is cancelling. Before it, and over HTTP+SSE, whose answers take another way,
+        it is not: the upstream's answer is drained."""
         self._client_left = True
         message = self._permit.message
-        if message is None or message.modern or message.kind != "request":
+        modern = message is not None and message.modern and self._permit.match.route.protocol == "mcp"
+        if message is None or modern or message.kind != "request":
             self._give_up()
         else:
             self._drain_timer = self._loop.call_later(self._limits.leaving_seconds, self._give_up)

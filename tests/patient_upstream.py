@@ -37,9 +37,11 @@ class PatientUpstream:
             length = re.search(r"Content-Length: (\d+)", head)
             body = await reader.readexactly(int(length[1]) if length else 0)
             name = self._answer(head, json.loads(body) if body else {}, writer)
-            await reader.read()
-            if name is not None:
-                del self.open[name]
+            try:
+                await reader.read()
+            finally:
+                if name is not None:
+                    del self.open[name]
         self._connections.discard(writer)
         writer.close()
 
