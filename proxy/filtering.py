@@ -9,13 +9,13 @@ of a page that has become empty. This room refuses to know keys, rules and where
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from proxy.errors import ProxyError, RequestError
+from proxy.errors import ProxyError, Reason, RequestError, UpstreamError
 from proxy.messages import Message, decode_json
 from proxy.policy import ListedKind
 from proxy.sse import EventRewriter, get_values, replace_field
@@ -47,6 +47,9 @@ LIST_KINDS: Mapping[str, ListKind] = {
 _TRACES = re.compile(rb'"(?:tools|prompts|resources|resourceTemplates|tasks)"|\\u00[4-7]')
 
 
+_TRACE_BYTES = 32  # longer than any of them
+
+
 class UnfilterableAnswer(ProxyError):
     """An answer that must be filtered and cannot be read strictly: it must not reach the client."""
 
@@ -55,8 +58,33 @@ def is_list_request(message: Message) -> bool:
     return message.method in LIST_KINDS
 
 
-def filter_answer(body: bytes, allow: Allow) -> bytes:
-    """One JSON-RPC message, filtered if its result is a list; the very same bytes if nothing is to be changed."""
+def may_hold_list(text: bytes) -> bool:
+    """Whether a text could be read as holding a list answer."""
+    return _TRACES.search(text) is not None
+
+
+def refuse_lists(read: Callable[[], Awaitable[bytes]]) -> Callable[[], Awaitable[bytes]]:
+    """The same pieces of an answer too large to be held, until one may hold a list: then UpstreamError."""
+    tail = b""
+
+    async def read_on() -> bytes:
+        nonlocal tail
+        piece = await read()
+        if may_hold_list(tail + piece):
+            raise UpstreamError(Reason.UPSTREAM_ANSWER_TOO_LARGE, "The answer may hold a list and is too large.")
+        tail = (tail + piece)[-_TRACE_BYTES:]
+        return piece
+
+    return read_on
+
+
+def filter_answer(body: bytes, allow: Allow, *, strict: bool = True) -> bytes:
+    """One JSON-RPC message, filtered if its result is a list; the very same bytes if nothing is to be changed.
+
+    `strict`: a list was asked for, so that whatever cannot be read is one. Otherwise only what may hold one is read.
+    """
+    if not strict and not may_hold_list(body):
+        return body
     try:
         answer, _ = decode_json(body, max_depth=MAX_ANSWER_DEPTH)
     except RequestError as refusal:
@@ -92,15 +120,22 @@ def _is_allowed(entry: object, where: ListKind, allow: Allow) -> bool:
     return isinstance(name, str) and allow(where.kind, name)
 
 
+def _holds_no_list(event: bytes) -> bool:
+    return not may_hold_list(event)
+
+
 class SseFilter:
     """Filters the list answers in an event stream; every other byte passes as it came, and at once.
 
     Of a list answer only `data` changes. One that cannot be read is dropped whole; `dropped` counts them.
     """
 
-    def __init__(self, allow: Allow, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, allow: Allow, *, max_event_bytes: int = MAX_EVENT_BYTES, strict: bool = True) -> None:
         self._allow = allow
-        self._events = EventRewriter(self._filter_event, max_event_bytes=max_event_bytes)
+        self._strict = strict
+        self._events = EventRewriter(
+            self._filter_event, max_event_bytes=max_event_bytes, pass_large=None if strict else _holds_no_list
+        )
 
     @property
     def dropped(self) -> int:
@@ -113,7 +148,7 @@ class SseFilter:
         return self._events.finish()
 
     def _filter_event(self, event: bytes) -> bytes:
-        if _TRACES.search(event) is None:
+        if not may_hold_list(event):
             return event
         data = b"\n".join(get_values(event, b"data"))
         try:

@@ -29,11 +29,12 @@ from proxy.handles import (
 )
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
-from proxy.relay import Limits, Relay, refuse_ended
+from proxy.relay import Limits, Relay
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Flow, Registry
 from proxy.task_store import TaskStore, hash_task_id
 from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from proxy.verification import refuse_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,31 +152,35 @@ class Forwarder:
     async def _form_allow(self, permit: Permit, exchange: Exchange) -> Allow:
         """What lists may show: a list of tasks, the key's own; everything else, what the policy would let it use."""
         allow = self._may_list(permit, exchange)
-        if permit.match.route.protocol == "http" or (permit.message and permit.message.method != "tasks/list"):
+        protocol, message = permit.match.route.protocol, permit.message
+        asked = message is not None and message.method == "tasks/list"
+        if not asked and not (protocol == "mcp-sse" and message is None):  # whose stream is where all answers come
             return allow
-        owned = await self._task_store.list_owned(permit.match.route.upstream, permit.principal.key_id)
+        owned = await self._task_store.list_owned(permit.match.route.upstream, permit.principal)
         return lambda kind, name: hash_task_id(name) in owned if kind == "task" else allow(kind, name)
 
     def _open_event_id(self, permit: Permit, destination: Destination, outbound: Outbound) -> str | None:
         """The event to resume after, as the upstream named it. Raises Refusal."""
         if outbound.last_event_id is None or permit.match.route.protocol != "mcp" or not destination.resumable:
             return None
-        context = form_event_context(permit.match.route.upstream, permit.principal.key_id, outbound.session_id)
+        if outbound.session_id is None:
+            return None  # nothing says which rights its call rested on
+        context = form_event_context(permit.match.route.upstream, permit.principal.holder, outbound.session_id)
         return self._binder.check_event_id(outbound.last_event_id, context)
 
     def _form_handles(self, permit: Permit, destination: Destination, outbound: Outbound) -> Handles:
         message, upstream = permit.message, permit.match.route.upstream
-        key_id = permit.principal.key_id
+        holder = permit.principal.holder
         is_mcp, apart = permit.match.route.protocol != "http", permit.match.route.protocol == "mcp-sse"
         stateful = message is not None and message.method in STATEFUL_METHODS and not apart
         has_event_ids = is_mcp and (message is None or not message.modern)
         state_context = event_context = None
         if message is not None and stateful:
-            state_context = form_context(message, upstream, key_id)
+            state_context = form_context(message, upstream, holder)
         elif message is None and apart:
-            state_context = form_travel_context(upstream, key_id)
-        if has_event_ids and destination.resumable and not apart:
-            event_context = form_event_context(upstream, key_id, outbound.session_id)
+            state_context = form_travel_context(upstream, holder)
+        if has_event_ids and destination.resumable and not apart and outbound.session_id is not None:
+            event_context = form_event_context(upstream, holder, outbound.session_id)
         return Handles(
             self._binder,
             state_context=state_context,
@@ -189,12 +194,12 @@ class Forwarder:
         self, permit: Permit, exchange: Exchange, destination: Destination, outbound: Outbound
     ) -> Endpoints | None:
         """For the stream of HTTP+SSE: where its client sends messages; what it is told is what finds the stream."""
-        route, key_id = permit.match.route, permit.principal.key_id
+        route, holder = permit.match.route, permit.principal.holder
         if route.messages is None or permit.message is not None:
             return None
 
         def bind(target: str) -> str:
-            sealed = self._binder.seal_target(target, route.upstream, key_id)
+            sealed = self._binder.seal_target(target, route.upstream, holder)
             exchange.session = (route.upstream, hash_session_id(sealed))
             return sealed
 
@@ -226,7 +231,7 @@ class Forwarder:
             headers["Mcp-Session-Id"] = offered[0]
         elif outbound.session_id is not None:
             # A GET may be answered 404 by a server that only lacks the standalone stream.
-            gone = response.status == 404 and permit.method != "GET"
+            gone = response.status == 404 and permit.method != "GET" and not (message is not None and message.modern)
             if gone or (permit.method == "DELETE" and 200 <= response.status < 300):
                 await self._session_store.forget(upstream, hash_session_id(outbound.session_id))
             if outbound.session_id in offered:

@@ -151,9 +151,9 @@ class FrontDoor:
         presented = self._require_credential(request, target)
         check_query(target.query)
         passage.key_id = presented.token.key_id
-        await self._verifier.verify(presented)
+        verified = await self._verifier.verify(presented)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
-            self._find_session(target, match, passage, presented.token.key_id)
+            self._find_session(target, match, passage, verified.holder)
         message = passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
@@ -206,10 +206,10 @@ class FrontDoor:
             )
         return presented
 
-    def _find_session(self, target: Target, match: RouteMatch, passage: Passage, key_id: KeyId) -> None:
+    def _find_session(self, target: Target, match: RouteMatch, passage: Passage, holder: str) -> None:
         """The session of HTTP+SSE that the URL of a message names, if it was told to this key. Raises Refusal."""
         sealed, upstream = read_session_member(target.query), match.route.upstream
-        passage.message_target = self._binder.unseal_target(sealed, upstream, key_id)
+        passage.message_target = self._binder.unseal_target(sealed, upstream, holder)
         passage.session = (upstream, hash_session_id(sealed))
 
     # Read the message.
@@ -297,8 +297,8 @@ class FrontDoor:
     ) -> Outbound:
         body, apart = b"", permit.match.route.protocol == "mcp-sse"
         if permit.message is not None:
-            upstream, key_id = permit.match.route.upstream, permit.principal.key_id
-            body = self._binder.open_state(permit.message, upstream, key_id, self._clock.wall(), apart=apart)
+            upstream, holder = permit.match.route.upstream, permit.principal.holder
+            body = self._binder.open_state(permit.message, upstream, holder, self._clock.wall(), apart=apart)
         last_event_id = request.headers.get("Last-Event-ID") if permit.message is None else None
         headers: Collection[tuple[str, str]] = request.headers.items()
         if apart:  # no header names a session here, and nobody has claimed this one

@@ -4,7 +4,8 @@ Behind the proxy every caller looks alike to the upstream, so whoever holds one 
 of an unfinished request, the id of an event to resume after, the id of a task, where a session of HTTP+SSE takes its
 messages. In go answers and messages, out come the same ones with states sealed and event ids signed, and the tasks that
 were made in them, which `task_store` remembers.
-Nothing here knows what is in a state, or where its bytes go.
+Whom they belong to is the `holder`: a key in its owner's hands. Nothing here knows what is in a state, or where its
+bytes go.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Any, Final
 import orjson
 
 from proxy.errors import Reason, Refusal, RequestError
-from proxy.identity import KeyId
 from proxy.messages import Message, decode_json, find_case_variant
 from proxy.sealing import Seal, SealError
 from proxy.sse import get_values, replace_field
@@ -96,28 +96,28 @@ class Binder:
             raise refuse_state()
         return state
 
-    def open_state(self, message: Message, upstream: str, key_id: KeyId, now: float, *, apart: bool = False) -> bytes:
+    def open_state(self, message: Message, upstream: str, holder: str, now: float, *, apart: bool = False) -> bytes:
         """The body that goes upstream: the message's own, its state as the upstream made it. `apart`: by HTTP+SSE,
         where results come by another way than requests go. Raises Refusal."""
         if message.method not in STATEFUL_METHODS or message.params.get("requestState") is None:
             return message.body
-        context = form_travel_context(upstream, key_id) if apart else form_context(message, upstream, key_id)
+        context = form_travel_context(upstream, holder) if apart else form_context(message, upstream, holder)
         state = self.unseal_state(message.params["requestState"], context, now)
         parsed, _ = decode_json(message.body, max_depth=_MAX_ANSWER_DEPTH)
         parsed["params"]["requestState"] = state
         return orjson.dumps(parsed)
 
-    def seal_target(self, target: str, upstream: str, key_id: KeyId) -> str:
+    def seal_target(self, target: str, upstream: str, holder: str) -> str:
         """Where the messages of a session of HTTP+SSE go upstream, for its key alone."""
-        return _encode(self._targets.seal(target.encode(), form_travel_context(upstream, key_id)))
+        return _encode(self._targets.seal(target.encode(), form_travel_context(upstream, holder)))
 
-    def unseal_target(self, sealed: str, upstream: str, key_id: KeyId) -> str:
+    def unseal_target(self, sealed: str, upstream: str, holder: str) -> str:
         """The target as the upstream named it. Raises Refusal: like a session that never was."""
         try:
-            target = self._targets.unseal(_decode(sealed), form_travel_context(upstream, key_id)).decode()
+            target = self._targets.unseal(_decode(sealed), form_travel_context(upstream, holder)).decode()
         except (SealError, ValueError) as error:
             raise refuse_session() from error
-        if self.seal_target(target, upstream, key_id) != sealed:  # another spelling of the same bytes
+        if self.seal_target(target, upstream, holder) != sealed:  # another spelling of the same bytes
             raise refuse_session()
         return target
 
@@ -154,22 +154,22 @@ def _decode(text: object) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
-def form_context(message: Message, upstream: str, key_id: KeyId) -> bytes:
+def form_context(message: Message, upstream: str, holder: str) -> bytes:
     """What a state belongs to: the key, and the request it is the state of."""
     params = {name: value for name, value in message.params.items() if name not in _OF_THE_ROUND}
-    request = orjson.dumps([upstream, key_id, message.method, params], option=orjson.OPT_SORT_KEYS)
+    request = orjson.dumps([upstream, holder, message.method, params], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(request).digest()
 
 
-def form_travel_context(upstream: str, key_id: KeyId) -> bytes:
+def form_travel_context(upstream: str, holder: str) -> bytes:
     """What a handle of HTTP+SSE belongs to: there a result comes by another way than its request went, so that only the
     key and the transport are known of it."""
-    return hashlib.sha256(orjson.dumps([upstream, key_id, "mcp-sse"])).digest()
+    return hashlib.sha256(orjson.dumps([upstream, holder, "mcp-sse"])).digest()
 
 
-def form_event_context(upstream: str, key_id: KeyId, session_id: str | None) -> bytes:
+def form_event_context(upstream: str, holder: str, session_id: str | None) -> bytes:
     """What an event belongs to: some servers keep the events of all sessions in one store."""
-    return hashlib.sha256(orjson.dumps([upstream, key_id, session_id])).digest()
+    return hashlib.sha256(orjson.dumps([upstream, holder, session_id])).digest()
 
 
 @dataclass(slots=True)

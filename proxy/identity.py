@@ -26,6 +26,11 @@ class Owner:
     subject: str
     tier: str
 
+    @property
+    def name(self) -> str:
+        """The owner, and the tenant: either may change while a key stays."""
+        return f"{self.id} of {self.tenant_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -43,6 +48,11 @@ class Principal:
     secret_version: int
     ends: tuple[float, Reason] | None
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
+
+    @property
+    def holder(self) -> str:
+        """The key in its owner's hands: whom handles belong to."""
+        return f"{self.key_id} of {self.owner.name}"
 
     @property
     def lineage(self) -> tuple[KeyId, ...]:

@@ -97,7 +97,7 @@ class Memory:
         self._unknown: TTLCache[KeyId, KeyState] = TTLCache(max_unknown, unknown_seconds, timer)
         # An owner's beside its key's.
         self._floors: TTLCache[str, int] = TTLCache(2 * max_states, FLOOR_SECONDS, timer)
-        self._revoked: LRUCache[KeyId, None] = LRUCache(max_states)
+        self._revoked: set[KeyId] = set()  # of rows that exist: a flood of made-up ids adds none
 
     def digest(self, token_text: str) -> bytes:
         """What stands for a token in memory."""
@@ -133,8 +133,9 @@ class Memory:
             subject in self._revoked or version < self._floors.get(subject, 0) for subject, version in versions.items()
         ):
             return False
-        self._floors.update(versions)
-        self._revoked.update(dict.fromkeys(revoked))
+        for subject, version in versions.items():  # a revoked key's row is believed however old: it lowers nothing
+            self._floors[subject] = max(version, self._floors.get(subject, 0))
+        self._revoked.update(revoked)
         self._unknown.pop(record.id, None)
         self._states[record.id] = state
         return True

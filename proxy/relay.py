@@ -18,16 +18,16 @@ from multidict import CIMultiDict
 from proxy.authorization import Permit
 from proxy.challenges import form_rpc_error
 from proxy.endpoints import Endpoints
-from proxy.errors import DeniedError, Reason, Refusal, UnavailableError, UpstreamError
-from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
+from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
+from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request, refuse_lists
 from proxy.handles import MAX_EVENT_ID_BYTES, Handles
 from proxy.interjection import Interjector
 from proxy.logs import get_logger
 from proxy.sessions import Exchange, Flow
-from proxy.sse import EventRewriter, IdRewriter, form_event
+from proxy.sse import EventRewriter, IdRewriter, form_event, pass_any
 from proxy.subscriptions import find_subscription
 from proxy.upstream import UpstreamAborted, UpstreamResponse
-from proxy.verification import WORDS, refuse_key
+from proxy.verification import refuse_ended
 
 log = get_logger("relay")
 
@@ -46,23 +46,6 @@ class Limits:
     max_answer_bytes: int
     leaving_seconds: float
     leaving_bytes: int
-
-
-def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
-    """The refusal that tells a client why its call was ended under way."""
-    if reason in WORDS:
-        refusal: Refusal = refuse_key(reason)
-    elif reason is Reason.RIGHTS_CHANGED:
-        refusal = DeniedError(reason, "While this ran, the API key lost the right to it.")
-    elif reason is Reason.CREDENTIAL_INVALID:
-        refusal = Refusal(reason, "This API key is no longer valid.")
-    else:
-        words = {Reason.DRAINING: "This instance is shutting down; the call can be made again."}
-        refusal = UnavailableError(
-            reason, words.get(reason, "The state of this API key cannot be read right now."), retry_after_seconds=1
-        )
-    refusal.rpc_id = rpc_id
-    return refusal
 
 
 def cut(body: bytes, *, then: Callable[[], Awaitable[bytes]] | None) -> Callable[[], Awaitable[bytes]]:
@@ -119,6 +102,11 @@ class Relay:
         """The id of the JSON-RPC request that awaits an answer."""
         message = self._permit.message
         return message.id if message is not None and message.kind == "request" else None
+
+    @property
+    def _asks_list(self) -> bool:
+        """Whether the answer is a list, or a stream on which one may come at any time."""
+        return self._permit.message is None or is_list_request(self._permit.message)
 
     # Hooks.
 
@@ -200,13 +188,14 @@ class Relay:
         protocol = self._permit.match.route.protocol
         acknowledges = protocol == "mcp-sse" and message is not None
         is_events = headers.get("Content-Type", "").lower().startswith(EVENT_STREAM) and not acknowledges
-        listing = protocol != "http" and not acknowledges and (message is None or is_list_request(message))
-        if listing:
+        # By shape, whatever was asked: servers route answers by the id alone, and a client may use one twice.
+        listing = protocol != "http" and not acknowledges
+        if listing and self._asks_list:
             headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
         if is_events:
             return await self._stream_events(response, headers, listing)
         body, complete = await self._take_in(response, listing)
-        if acknowledges and 200 <= response.status < 300:
+        if acknowledges:
             body, complete = b"", True  # the answer comes on the stream: nobody reads this, nor was it filtered
         elif complete:
             body = await self._rewrite(body, response.status, listing)
@@ -215,7 +204,8 @@ class Relay:
             return web.Response(status=response.status, headers=headers, body=body)
         # Larger than a client takes at once: in pieces, so that it can be ended between them.
         length = str(len(body)) if complete else response.headers.get("Content-Length")
-        return await self._stream(response, headers, cut(body, then=None if complete else response.read_chunk), length)
+        read = cut(body, then=None if complete else response.read_chunk)
+        return await self._stream(response, headers, refuse_lists(read) if listing and not complete else read, length)
 
     async def _take_in(self, response: UpstreamResponse, listing: bool) -> tuple[bytes, bool]:
         """What has to be read before any of it is sent, and whether that is all: a list to be filtered, a result that
@@ -223,14 +213,12 @@ class Relay:
         body = response.try_read_all()
         if body is not None:
             return body, True
-        if listing:
+        if listing and self._asks_list:
             return await response.read_all(self._limits.max_answer_bytes), True
         declared = response.headers.get("Content-Length", "")
-        limit = MAX_HANDLE_EVENT_BYTES if self._handles.expected else WHOLE_ANSWER_BYTES
-        if declared.isdigit() and int(declared) <= limit:
-            return await response.read_all(limit), True
+        limit = self._limits.max_answer_bytes if listing else WHOLE_ANSWER_BYTES
         taken = bytearray()
-        while self._handles.expected and not declared and len(taken) <= limit:
+        while len(taken) <= limit and not (declared.isdigit() and int(declared) > limit):
             chunk = await response.read_chunk()
             if not chunk:
                 return bytes(taken), True
@@ -241,7 +229,7 @@ class Relay:
         """A whole answer as this key may see it."""
         if listing and body:
             try:
-                body = filter_answer(body, self._allow)
+                body = filter_answer(body, self._allow, strict=self._asks_list)
             except UnfilterableAnswer as error:
                 if not 200 <= status < 300:
                     return b""  # an error page is no list: its status says it all
@@ -285,7 +273,8 @@ class Relay:
         await self.wait_open()
         headers["X-Accel-Buffering"] = "no"
         answer = self._begin(response, headers, None)
-        sse_filter = SseFilter(self._allow, max_event_bytes=self._limits.max_answer_bytes) if listing else None
+        limit = self._limits.max_answer_bytes
+        sse_filter = SseFilter(self._allow, max_event_bytes=limit, strict=self._asks_list) if listing else None
         rewriters = [*([sse_filter] if sse_filter else []), *self._form_handle_rewriters()]
         interjector = Interjector(self._may_interject, lambda event: self._write(answer, event))
         try:
@@ -310,11 +299,13 @@ class Relay:
             )
         if self._subscription is not None:
             rewriters.append(
-                EventRewriter(self._subscription.read_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=True)
+                EventRewriter(
+                    self._subscription.read_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=pass_any
+                )
             )
         if self._handles.expected:
             rewriters.append(
-                EventRewriter(self._handles.rewrite_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=True)
+                EventRewriter(self._handles.rewrite_event, max_event_bytes=MAX_HANDLE_EVENT_BYTES, pass_large=pass_any)
             )
         if self._handles.has_event_ids:
             rewriters.append(IdRewriter(self._handles.sign_event_id, max_id_bytes=MAX_EVENT_ID_BYTES))

@@ -67,7 +67,7 @@ class SessionOwner:
 
     def may_still(self, owner: Owner, grants: frozenset[str]) -> bool:
         """Whether the key, as it is now, may go on with the session."""
-        return self.owner == name_owner(owner) and all(covers(grants, grant) for grant in self.grants)
+        return self.owner == owner.name and all(covers(grants, grant) for grant in self.grants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,6 @@ class MadeSession:
     session_hash: bytes
     made_at: datetime
     made_by: SessionOwner
-
-
-def name_owner(owner: Owner) -> str:
-    """The owner, and the tenant: either may change while the key stays."""
-    return f"{owner.id} of {owner.tenant_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +136,14 @@ class SessionStore:
         sealed = self._seal.seal(session_id.encode(), session_hash)
         grants = tuple(sorted(principal.grants))
         rows = await self._fetch(
-            INSERT, upstream, session_hash, principal.key_id, principal.secret_version, name_owner(principal.owner),
+            INSERT, upstream, session_hash, principal.key_id, principal.secret_version, principal.owner.name,
             grants, protocol_version, sealed,
         )  # fmt: skip
         if not rows:
             raise UpstreamError(
                 Reason.UPSTREAM_SESSION_CONFLICT, "The upstream offered a session that already belongs to a key."
             )
-        self._owners[upstream, session_hash] = SessionOwner(principal.key_id, name_owner(principal.owner), grants)
+        self._owners[upstream, session_hash] = SessionOwner(principal.key_id, principal.owner.name, grants)
 
     async def claim(self, upstream: str, session_id: str, principal: Principal) -> ClaimedSession:
         """The session, when it is this key's to use. Raises Refusal(SESSION_UNKNOWN), UnavailableError."""

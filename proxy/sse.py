@@ -45,15 +45,26 @@ def _read_line(line: bytes) -> tuple[bytes, bytes]:
     return name, value.removeprefix(b" ")
 
 
+def pass_any(_event: bytes) -> bool:
+    """Whatever is too large to be rewritten may pass as it is."""
+    return True
+
+
 class EventRewriter:
     """Bytes in, bytes out: each complete event passes through `rewrite`, which returns what is sent instead.
 
     `rewrite` sees an event with its line ends and the blank line; it returns the same bytes to let it pass, or b"" to
     drop it. Comments and blank lines between events pass at once, so keep-alives are never held back. An event of more
-    than `max_event_bytes` cannot be judged: it is dropped, unless it may `pass_large`. `dropped` counts.
+    than `max_event_bytes` cannot be judged: it is dropped, unless what came of it may `pass_large`. `dropped` counts.
     """
 
-    def __init__(self, rewrite: Callable[[bytes], bytes], *, max_event_bytes: int, pass_large: bool = False) -> None:
+    def __init__(
+        self,
+        rewrite: Callable[[bytes], bytes],
+        *,
+        max_event_bytes: int,
+        pass_large: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self._rewrite = rewrite
         self._max_event_bytes = max_event_bytes
         self._pass_large = pass_large
@@ -61,6 +72,7 @@ class EventRewriter:
         self._event = bytearray()  # what has come of the present event, the line in progress included
         self._line_is_empty = True
         self._skipping = False  # the rest of an event that was too large
+        self._passing = False  # which passes
         self._ended_with_cr = False  # a LF that follows belongs to that line end ...
         self._sent_last = True  # ... and shares the fate of the line
         self.dropped = 0
@@ -104,7 +116,7 @@ class EventRewriter:
         self._line_is_empty = ended
         if self._skipping:
             self._skipping = not blank
-            return piece if self._pass_large else b""
+            return piece if self._passing else b""
         self._event += piece
         if len(self._event) > self._max_event_bytes:
             self._skipping = not blank
@@ -120,9 +132,9 @@ class EventRewriter:
     def _give_up(self) -> bytes:
         """The event is too large to be judged."""
         event, self._event = bytes(self._event), bytearray()
-        self._sent_last = self._pass_large
-        self.dropped += not self._pass_large
-        return event if self._pass_large else b""
+        self._sent_last = self._passing = self._pass_large is not None and self._pass_large(event)
+        self.dropped += not self._passing
+        return event if self._passing else b""
 
     def _judge(self, event: bytes) -> bytes:
         sent = self._rewrite(event)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.credentials import PresentedCredential
-from proxy.errors import CredentialError, DatabaseError, Reason, UnavailableError
+from proxy.errors import CredentialError, DatabaseError, DeniedError, Reason, Refusal, UnavailableError
 from proxy.identity import KeyId, Principal
 from proxy.keys.hashing import ForeignHashError, Hasher, MismatchError
 from proxy.keys.reader import KeyReader
@@ -45,6 +45,23 @@ def refuse_key(reason: Reason) -> CredentialError:
 def refuse_unknown() -> CredentialError:
     """One answer for an unknown id and a wrong secret."""
     return CredentialError(Reason.CREDENTIAL_INVALID, "This API key is not valid.")
+
+
+def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
+    """The refusal that tells a client why its call was ended under way."""
+    if reason in WORDS:
+        refusal: Refusal = refuse_key(reason)
+    elif reason is Reason.RIGHTS_CHANGED:
+        refusal = DeniedError(reason, "While this ran, the API key lost the right to it.")
+    elif reason is Reason.CREDENTIAL_INVALID:
+        refusal = Refusal(reason, "This API key is no longer valid.")
+    else:
+        words = {Reason.DRAINING: "This instance is shutting down; the call can be made again."}
+        refusal = UnavailableError(
+            reason, words.get(reason, "The state of this API key cannot be read right now."), retry_after_seconds=1
+        )
+    refusal.rpc_id = rpc_id
+    return refusal
 
 
 class Verifier:

@@ -333,3 +333,20 @@ def test_however_it_is_cut_a_stream_is_filtered_alike(stream: list[bytes], end: 
     assert b'"name":"secret"' not in sent
     if filter_stream(whole, allow=allow_all) == (whole, 0) and b"secret" not in whole:
         assert sent == whole
+
+
+def test_where_no_list_was_asked_for_one_is_filtered_by_its_shape_and_all_else_passes() -> None:
+    """A server that routes answers by their id alone may send a list to whoever used the same id."""
+    stray = filter_answer(tools("open", "secret"), allow_none, strict=False)
+    assert orjson.loads(stray)["result"]["tools"] == []
+    for body in (b"", b"no JSON", b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"tools"}]}}'):
+        assert filter_answer(body, allow_none, strict=False) == body
+    with pytest.raises(UnfilterableAnswer):
+        filter_answer(b'{"result":{"tools":[],"tools":[]}}', allow_none, strict=False)
+
+
+def test_a_large_event_passes_where_no_list_was_asked_for_unless_it_may_hold_one() -> None:
+    harmless, doubtful = b"data: " + b"x" * 200 + b"\n\n", b'data: {"tools": ["' + b"x" * 200 + b'"]}\n\n'
+    for strict, kept in ((False, harmless), (True, b"")):
+        sse_filter = SseFilter(allow_none, max_event_bytes=100, strict=strict)
+        assert sse_filter.feed(harmless + doubtful) + sse_filter.finish() == kept

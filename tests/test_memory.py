@@ -241,6 +241,12 @@ def test_a_revocation_is_believed_however_old_its_version(memory: Memory, clock:
     assert memory.keep_state(make_state(clock, news, OTHER, version=1, ancestors=(parent,)))
 
 
+def test_an_old_row_of_a_revoked_key_lowers_no_floor(memory: Memory, clock: ManualClock, news: NewsLog) -> None:
+    assert memory.keep_state(make_state(clock, news, owner_version=7))
+    assert memory.keep_state(make_state(clock, news, OTHER, status="revoked", owner_version=6))
+    assert not memory.keep_state(make_state(clock, news, version=2, owner_version=6))
+
+
 def test_a_row_with_an_owner_or_an_ancestor_older_than_one_already_seen_is_not_believed(
     memory: Memory, clock: ManualClock, news: NewsLog
 ) -> None:

@@ -20,7 +20,6 @@ from proxy.session_store import (
     SessionOwner,
     SessionStore,
     hash_session_id,
-    name_owner,
 )
 from tests.clocks import ManualClock
 from tests.staging import GUARD_SECONDS, Stage
@@ -312,7 +311,7 @@ async def test_sessions_named_are_claimed_though_their_key_lives_and_only_they(
 async def test_sessions_are_listed_with_the_rights_they_were_made_under(store: SessionStore) -> None:
     await store.bind("mcp", "hers", PRINCIPAL, None)
     await store.bind("mcp", "his", STRANGER, None)
-    made = SessionOwner(PRINCIPAL.key_id, name_owner(PRINCIPAL.owner), tuple(sorted(PRINCIPAL.grants)))
+    made = SessionOwner(PRINCIPAL.key_id, PRINCIPAL.owner.name, tuple(sorted(PRINCIPAL.grants)))
     (listed,) = await store.list_made([PRINCIPAL.key_id, KeyId("nobody")])
     assert (listed.session_hash, listed.made_by) == (hash_session_id("hers"), made)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sse import EventBoundary, EventRewriter, IdRewriter, get_values, replace_field
+from proxy.sse import EventBoundary, EventRewriter, IdRewriter, get_values, pass_any, replace_field
 
 # Everything the grammar gives a meaning to, in pieces that combine into every trap.
 PIECES = [
@@ -206,7 +206,7 @@ def test_the_boundary_knows_where_the_stream_rests(chunks: list[bytes], expected
 def test_where_large_events_pass_a_stream_stays_byte_for_byte_at_any_limit(
     stream: bytes, cuts: set[int], limit: int
 ) -> None:
-    rewriter = EventRewriter(lambda event: event, max_event_bytes=limit, pass_large=True)
+    rewriter = EventRewriter(lambda event: event, max_event_bytes=limit, pass_large=pass_any)
     sent = b"".join([rewriter.feed(chunk) for chunk in chunks_of(stream, cuts)]) + rewriter.finish()
     assert (sent, rewriter.dropped) == (stream, 0)
 
@@ -217,14 +217,14 @@ def test_an_event_that_is_too_large_may_pass_unjudged_and_the_next_one_is_judged
     small = b"id: 7" + end + b"data: y" + end + end
     stream = large + small + large + small
     for cut in range(len(stream)):
-        rewriter = EventRewriter(lambda event: event.replace(b"7", b"8"), max_event_bytes=100, pass_large=True)
+        rewriter = EventRewriter(lambda event: event.replace(b"7", b"8"), max_event_bytes=100, pass_large=pass_any)
         sent = b"".join([rewriter.feed(chunk) for chunk in chunks_of(stream, {cut})]) + rewriter.finish()
         assert sent == (large + small.replace(b"7", b"8")) * 2
         assert rewriter.dropped == 0
 
 
 def test_an_event_that_is_too_large_passes_as_it_comes() -> None:
-    rewriter = EventRewriter(lambda event: event, max_event_bytes=100, pass_large=True)
+    rewriter = EventRewriter(lambda event: event, max_event_bytes=100, pass_large=pass_any)
     assert rewriter.feed(b"data: " + b"x" * 50) == b""
     assert rewriter.feed(b"y" * 50) == b"data: " + b"x" * 50 + b"y" * 50
     assert all(rewriter.feed(b"z" * 1000) == b"z" * 1000 for _ in range(100))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -178,15 +179,30 @@ async def test_only_a_hash_of_the_id_is_stored(store: TaskStore, database: Datab
 
 
 async def test_a_key_owns_the_tasks_it_made_there_and_no_others(store: TaskStore, other: TaskStore) -> None:
-    assert await store.list_owned("mcp", PRINCIPAL.key_id) == frozenset()
+    assert await store.list_owned("mcp", PRINCIPAL) == frozenset()
     for task_id in ("one", "two"):
         await store.bind("mcp", task_id, PRINCIPAL, RUN)
     await store.bind("api", "elsewhere", PRINCIPAL, RUN)
     await store.bind("mcp", "his", STRANGER, RUN)
     owned = {hash_task_id("one"), hash_task_id("two")}
-    assert await store.list_owned("mcp", PRINCIPAL.key_id) == owned
-    assert await other.list_owned("mcp", PRINCIPAL.key_id) == owned
-    assert await other.list_owned("mcp", STRANGER.key_id) == {hash_task_id("his")}
+    assert await store.list_owned("mcp", PRINCIPAL) == owned
+    assert await other.list_owned("mcp", PRINCIPAL) == owned
+    assert await other.list_owned("mcp", STRANGER) == {hash_task_id("his")}
+
+
+async def test_a_list_leaves_out_what_the_key_may_use_no_longer(store: TaskStore) -> None:
+    await store.bind("mcp", TASK, PRINCIPAL, RUN)
+    assert await store.list_owned("mcp", replace(PRINCIPAL, grants=frozenset({"agent:list"}))) == frozenset()
+
+
+@pytest.mark.parametrize("changed", [{"id": "another"}, {"tenant_id": "another"}], ids=["owner", "tenant"])
+async def test_a_key_in_other_hands_has_lost_its_tasks(store: TaskStore, changed: dict[str, Any]) -> None:
+    await store.bind("mcp", TASK, PRINCIPAL, RUN)
+    moved = replace(PRINCIPAL, owner=replace(PRINCIPAL.owner, **changed))
+    await refuse(store, moved, [TASK])
+    assert await store.list_owned("mcp", moved) == frozenset()
+    with pytest.raises(UpstreamError):
+        await store.bind("mcp", TASK, moved, RUN)
 
 
 # Forgetting
@@ -206,7 +222,7 @@ async def test_a_task_is_forgotten_after_thirty_days_when_the_next_is_made(
     await age(database, "old", "30 days 1 minute")
     await age(database, "young", "29 days 23 hours")
     await store.bind("mcp", "new", STRANGER, RUN)
-    assert await store.list_owned("mcp", PRINCIPAL.key_id) == {hash_task_id("young")}
+    assert await store.list_owned("mcp", PRINCIPAL) == {hash_task_id("young")}
     await refuse(store, PRINCIPAL, ["old"])
     assert await store.claim("mcp", ["young"], PRINCIPAL) == RUN
 
@@ -219,7 +235,7 @@ async def test_what_cannot_be_read_is_unavailable_and_never_unknown(store: TaskS
     for call in (
         store.bind("mcp", TASK, PRINCIPAL, RUN),
         store.claim("mcp", [TASK], PRINCIPAL),
-        store.list_owned("mcp", PRINCIPAL.key_id),
+        store.list_owned("mcp", PRINCIPAL),
     ):
         with pytest.raises(UnavailableError) as caught:
             await call

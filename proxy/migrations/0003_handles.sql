@@ -24,6 +24,7 @@ CREATE TABLE mcp_tasks (
     upstream   text NOT NULL,
     task_hash  bytea NOT NULL,
     key_id     text NOT NULL,
+    owner      text NOT NULL,  -- of the key at that time: a key that changed hands has lost its tasks
     scopes     text[] NOT NULL,  -- what the call that made it rested on: still needed to see what became of it
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (upstream, task_hash)

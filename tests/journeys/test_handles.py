@@ -298,7 +298,6 @@ async def test_the_event_of_another_session_or_key_is_unknown_and_reaches_nothin
             (scene.bob, his, last),
             (scene.bob, mine, last),
             (scene.ada, also_mine, last),
-            (scene.ada, VERSION, last),
             (scene.ada, mine, raw),
             (scene.ada, mine, f"{int(raw) - 1}.{signature}"),
             (scene.ada, mine, ""),

@@ -130,7 +130,7 @@ async def test_a_revocation_behind_disabled_triggers_is_found_and_the_silence_sa
     assert not scene.proxy.heart.listener.proven.is_set()
     status, said = await scene.read_readiness()
     assert status == 503
-    assert "6 of 11 triggers" in said["faults"]["revocation"]
+    assert "5 of 11 triggers" in said["faults"]["revocation"]
     assert "ENABLE ALWAYS" in said["faults"]["revocation"]
     await scene.check_good()  # by rows read anew
     await scene.change(ENABLE_ALL)

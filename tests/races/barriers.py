@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-import proxy.server
+import proxy.heart
 import proxy.upstream
 from proxy.clock import SystemClock
 from proxy.identity import KeyId, Principal
@@ -164,7 +164,7 @@ def hold_claims(monkeypatch: pytest.MonkeyPatch) -> Barrier:
             await barrier.wait()
             return claimed
 
-    monkeypatch.setattr(proxy.server, "SessionStore", HeldStore)
+    monkeypatch.setattr(proxy.heart, "SessionStore", HeldStore)
     return barrier
 
 
@@ -178,7 +178,7 @@ def hold_bindings(monkeypatch: pytest.MonkeyPatch) -> Barrier:
             await super().bind(upstream, session_id, principal, version)
             barrier.passed.set()
 
-    monkeypatch.setattr(proxy.server, "SessionStore", HeldStore)
+    monkeypatch.setattr(proxy.heart, "SessionStore", HeldStore)
     return barrier
 
 
@@ -235,5 +235,5 @@ class SleepingClock(SystemClock):
 def put_to_sleep(monkeypatch: pytest.MonkeyPatch) -> SleepingClock:
     """The clock of the proxy that is built next."""
     clock = SleepingClock()
-    monkeypatch.setattr(proxy.server, "SystemClock", lambda: clock)
+    monkeypatch.setattr(proxy.heart, "SystemClock", lambda: clock)
     return clock
