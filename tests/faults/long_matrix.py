@@ -2,8 +2,9 @@
 one that is collected.
 
 Many seeds, each a world through which all rows pass that can be scaled down; then every row once with ten times as much
-of everything, and once at the timing that is shipped. FAULT_SEEDS says how many seeds, FAULT_SEED repeats one; `-k`
-with a row's name takes that row alone. A table is printed at the end.
+of everything, and once at the timing that is shipped. FAULT_SEEDS says how many seeds, FAULT_SEED repeats one,
+FAULT_TIMING=tenth shortens lease and grace further; `-k` with a row's name takes that row alone. A table is printed at
+the end.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import pytest
 from tests.faults.matrix import ROWS, describe, draw_seed, give_name, print_reports, run_row, run_row_alone
 from tests.faults.row import Row
 from tests.faults.trial import Report
-from tests.faults.world import REAL, SHORT, Timing, run_world
+from tests.faults.world import REAL, SHORT, TENTH, Timing, run_world
 
 SEEDS = int(os.environ.get("FAULT_SEEDS", "20"))
+SCALED = {"short": SHORT, "tenth": TENTH}[os.environ.get("FAULT_TIMING", "short")]
 MUCH = 10.0
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=give_name)
@@ -41,7 +43,7 @@ async def test_no_invariant_breaks_whatever_the_dice_say(number: int, reports: l
     dice.shuffle(rows)
     say(f"seed {number + 1} of {SEEDS}: FAULT_SEED={seed}")  # before anything can hang
     broken: list[str] = []
-    async with run_world(dice, timing=SHORT) as world:
+    async with run_world(dice, timing=SCALED) as world:
         for row in rows:
             report = await run_row(row, world, seed=seed)
             say(f"  {row.name}: {len(report.violations)} violations, {report.lasted_seconds:.1f} s")
@@ -52,7 +54,7 @@ async def test_no_invariant_breaks_whatever_the_dice_say(number: int, reports: l
 
 @every_row
 async def test_no_invariant_breaks_when_there_is_ten_times_as_much_of_it(row: Row, reports: list[Report]) -> None:
-    await check_row(row, reports, timing=SHORT, scale=MUCH)
+    await check_row(row, reports, timing=SCALED, scale=MUCH)
 
 
 @every_row

@@ -27,8 +27,9 @@ ARGUMENTS = {"name": "alpha"}
 # What is no whole answer, and what the client gets then. A foreign id is the client's to judge.
 BROKEN = {"garbage": 502, "reset": 502, "endless_headers": 502, "half_answer": 502, "wrong_id": 200}
 ENDLESS = ("endless_line", "endless_body", "dead_after_headers")
-MAX_GROWTH_BYTES = 64 * 1024 * 1024
-"""A dozen endless answers to readers that take nothing; each may hold some hundred kilobytes."""
+MAX_GROWTH_BYTES = 4 * 4 * 8 * 1024 * 1024
+"""Four answers without end are held up to `max_answer_bytes`, 8 MiB, to see whether they hold a list: as they come, as
+one piece, and as the allocator keeps it. Held without a limit they would come to gigabytes in the same time."""
 HALF_OPEN_GUARD_SECONDS = 60.0
 """The promise is 45."""
 BUSY = 0.5
@@ -103,19 +104,21 @@ async def upstream_babbles(world: World) -> None:
     """Anything but an answer, on both proxies, while RSS is watched."""
     before = {proxy.name: proxy.read_rss_bytes() for proxy in world.proxies}
     growing = [asyncio.create_task(swallow_nothing(world, one)) for one in ENDLESS for _ in range(2)]
-    for behaviour, status in BROKEN.items():
-        for door in world.doors:
-            answer = await ask(world, door, {**ARGUMENTS, "behaviour": behaviour})
-            assert isinstance(answer, Answered), behaviour
-            assert answer.status == status, behaviour
-    await world.admin.end_keys(world.victims, world.timing.bound_seconds)
-    await world.pass_bounds(2 * world.scale)
-    for proxy in world.proxies:
-        grown = proxy.read_rss_bytes() - before[proxy.name]
-        assert grown < MAX_GROWTH_BYTES, f"{proxy.name} grew by {grown >> 20} MiB"
-    for task in growing:
-        task.cancel()
-    await asyncio.wait(growing)
+    try:
+        for behaviour, status in BROKEN.items():
+            for door in world.doors:
+                answer = await ask(world, door, {**ARGUMENTS, "behaviour": behaviour})
+                assert isinstance(answer, Answered), behaviour
+                assert answer.status == status, behaviour
+        await world.admin.end_keys(world.victims, world.timing.bound_seconds)
+        await world.pass_bounds(2 * world.scale)
+        for proxy in world.proxies:
+            grown = proxy.read_rss_bytes() - before[proxy.name]
+            assert grown < MAX_GROWTH_BYTES, f"{proxy.name} grew by {grown >> 20} MiB"
+    finally:  # the next fault is not to blame
+        for task in growing:
+            task.cancel()
+        await asyncio.wait(growing)
 
 
 async def swallow_nothing(world: World, behaviour: str) -> None:

@@ -58,6 +58,8 @@ SHORT = Timing(0.1, 0.6, 0.3, 1.0, 0.4)
 """About as short as a busy machine of two cores can keep up with."""
 REAL = Timing(0.5, 2.0, 1.0, 15.0, 1.0)
 """As shipped."""
+TENTH = Timing(0.05, 0.2, 0.1, 1.0, 0.1)
+"""Lease and grace a tenth of what is shipped. A busy machine loses the lease all the time, and is closed often."""
 
 
 @dataclass(frozen=True, slots=True)
