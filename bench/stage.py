@@ -37,7 +37,7 @@ class ProxyAddress:
     ops: str
 
 
-async def mint_keys(url: str, number: int) -> list[str]:
+async def mint_keys(url: str, number: int, preset: str = "execution") -> list[str]:
     """That many keys of one owner, hashed cheaply: hashing is not what is measured here."""
     hasher = Hasher(memory_cost_kib=1024, time_cost=1, threads=1, queue_size=1, timeout_seconds=30)
     policy = load_policy(find_shipped("policy.yaml"))
@@ -46,8 +46,7 @@ async def mint_keys(url: str, number: int) -> list[str]:
     ) as database:
         store = KeyStore(database)
         requests = (
-            MintRequest(name=f"key {count}", owner="bench", actor="bench", preset="execution")
-            for count in range(number)
+            MintRequest(name=f"key {count}", owner="bench", actor="bench", preset=preset) for count in range(number)
         )
         keys = [(await mint(request, policy=policy, store=store, hasher=hasher)).token for request in requests]
     hasher.close()

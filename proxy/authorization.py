@@ -7,12 +7,17 @@ denies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from proxy.errors import DeniedError, Reason
 from proxy.identity import Principal
 from proxy.messages import Message
 from proxy.policy import Allowed, Denied, Policy, RouteMatch
+
+_NO_MEMBERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,17 @@ class Permit:
     scopes: tuple[str, ...]
 
 
-def authorize(policy: Policy, principal: Principal, match: RouteMatch, method: str, message: Message | None) -> Permit:
+def authorize(
+    policy: Policy,
+    principal: Principal,
+    match: RouteMatch,
+    method: str,
+    message: Message | None,
+    query: Mapping[str, str] = _NO_MEMBERS,
+) -> Permit:
     """Decide. Raises DeniedError."""
     if message is None:
-        decision = policy.decide_http(match, method, principal.grants, principal.owner)
+        decision = policy.decide_http(match, method, query, principal.grants, principal.owner)
     elif message.kind == "response":
         # An answer to the server's own request opens nothing: the session it is posted to must be the key's own.
         decision = Allowed(f"{match.route.id}/response", ())
@@ -40,6 +52,13 @@ def authorize(policy: Policy, principal: Principal, match: RouteMatch, method: s
     if isinstance(decision, Denied):
         raise _deny(decision, principal, message)
     return Permit(principal, match, method, message, decision.rule, decision.scopes)
+
+
+def admit(policy: Policy, match: RouteMatch, method: str, query: Mapping[str, str]) -> None:
+    """Let a request without a key pass on a route that is anyone's. It gets no Permit. Raises DeniedError."""
+    decision = policy.decide_public(match, method, query)
+    if isinstance(decision, Denied):
+        raise DeniedError(Reason.ROUTE_DENIED, decision.why, data={"rule": decision.rule})
 
 
 def _deny(denied: Denied, principal: Principal, message: Message | None) -> DeniedError:

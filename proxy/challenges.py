@@ -137,7 +137,7 @@ def form_answer(
         headers["Retry-After"] = str(refusal.retry_after_seconds)
     if refusal.reason is Reason.METHOD_NOT_ALLOWED and refusal.data:
         headers["Allow"] = ", ".join(refusal.data["allow"])
-    body = form_rpc_error(refusal, request_id) if dialect.json_rpc else _form_problem(refusal, row, status, request_id)
+    body = form_rpc_error(refusal, request_id) if dialect.json_rpc else form_problem(refusal, request_id)
     return Answer(status, headers, body, row.close)
 
 
@@ -192,11 +192,13 @@ def _form_challenge(error: str, refusal: Refusal, realm: str, metadata_url: str 
     return "Bearer " + ", ".join(parameters)
 
 
-def _form_problem(refusal: Refusal, row: Row, status: int, request_id: str) -> bytes:
+def form_problem(refusal: Refusal, request_id: str) -> bytes:
+    """The refusal as RFC 9457 has it, and with the member `error` that the platform's clients show."""
+    row = TABLE[refusal.reason]
     problem: dict[str, Any] = {
         "type": f"urn:aegis-proxy:problem:{refusal.reason}",
         "title": row.title,
-        "status": status,
+        "status": row.status,
         "detail": refusal.detail,
         "code": refusal.reason,
         "request_id": request_id,

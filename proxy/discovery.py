@@ -15,6 +15,7 @@ import orjson
 from proxy.policy import Policy
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
+JWKS_PATH = "/.well-known/jwks.json"  # the public keys of assertions, as verifiers expect them (RFC 7517)
 
 
 @dataclass(frozen=True, slots=True)

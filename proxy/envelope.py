@@ -9,8 +9,10 @@ CVE-2021-32777 (Envoy).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -32,6 +34,10 @@ _NEVER_ESCAPED = _UNRESERVED | frozenset(b"/\\%") | frozenset(range(0x20)) | {0x
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 WITHHELD_MEMBERS = frozenset(fold_name(name) for name in ("tenant_id", "tenant", "user_id"))
+# `credentials` refuses these as they are written most, and keys themselves under any name; this is for the other
+# spellings that an upstream might read.
+CREDENTIAL_MEMBERS = frozenset(fold_name(name) for name in ("access_token", "token", "api_key", "key"))
+_NO_MEMBERS: Final[Mapping[str, str]] = MappingProxyType({})
 SUPPORTED_VERSIONS = frozenset({(1, 0), (1, 1)})
 # Twice means that two readers may pick different ones. (A repeated Authorization is refused by `credentials`, which
 # challenges for another.)
@@ -79,17 +85,54 @@ def _not_canonical(why: str) -> RequestError:
     return RequestError(Reason.TARGET_NOT_CANONICAL, f"The request target cannot be judged: {why}.")
 
 
-def check_query(query: str) -> None:
-    """Refuse members that would speak for somebody else, and any that two readers would read differently, because it
-    stands there twice. Raises RequestError."""
+def parse_query(query: str, allowed: Collection[str] = (), repeatable: Collection[str] = ()) -> Mapping[str, str]:
+    """The members of a query, decoded, each of them once.
+
+    Refused are members that would speak for somebody else, hold a key, or be read differently by two readers.
+    `allowed` are those that the policy judges: they may speak for somebody, but have one spelling. `repeatable` ones
+    may stand twice, so nothing can judge them, and they are left out. Raises RequestError.
+    """
+    if not query:
+        return _NO_MEMBERS
+    members: dict[str, str] = {}
+    known = {fold_member(name) for name in (*allowed, *repeatable)}
     seen = set()
-    for name, _ in parse_qsl(query, keep_blank_values=True):
-        folded = fold_name(_PARTS.split(name.strip(), maxsplit=1)[0].replace(".", "_").replace(" ", "_"))
-        if folded in WITHHELD_MEMBERS:
-            raise RequestError(Reason.QUERY_NOT_ALLOWED, "Tenant and user are the key's to say, not the query's.")
+    for name, value in _split_query(query):
+        folded = fold_member(name)
+        if folded in CREDENTIAL_MEMBERS:
+            raise RequestError(Reason.CREDENTIAL_MISPLACED, "A key never belongs in a URL, where logs keep it.")
+        if name in repeatable:
+            continue
+        if name not in allowed and folded in WITHHELD_MEMBERS:
+            raise _bad_query("Tenant and user are the key's to say, not the query's.")
+        if name not in allowed and folded in known:
+            raise _bad_query("A query member is spelt like one that this route takes, but not quite.")
         if folded in seen:
-            raise RequestError(Reason.QUERY_NOT_ALLOWED, "A query member stands there twice.")
+            raise _bad_query("A query member stands there twice.")
         seen.add(folded)
+        members[name] = value
+    return members
+
+
+def fold_member(name: str) -> str:
+    """What careless readers would take for the same query member."""
+    return fold_name(_PARTS.split(name.strip(), maxsplit=1)[0].replace(".", "_").replace(" ", "_"))
+
+
+def _split_query(query: str) -> list[tuple[str, str]]:
+    try:
+        members = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeError as error:
+        raise _bad_query("Its escapes are not UTF-8, so that readers would replace them or leave them out.") from error
+    if any(name.strip().startswith("[") for name, _ in members):
+        raise _bad_query("A query member in brackets has no name, or one that some readers take out of them.")
+    if not all(name.isprintable() for name, _ in members):
+        raise _bad_query("The name of a query member holds a control character, at which some readers stop.")
+    return members
+
+
+def _bad_query(detail: str) -> RequestError:
+    return RequestError(Reason.QUERY_NOT_ALLOWED, detail)
 
 
 def check_framing(version: tuple[int, int], raw_headers: Iterable[tuple[bytes, bytes]]) -> None:

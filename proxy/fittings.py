@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import resource
 import secrets
+import ssl
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from uuid import UUID
 
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from pydantic import SecretStr
 
+from proxy.assertions import Algorithm, Assertions, SigningKey, read_signing_key
 from proxy.client_connection import MAX_SHED
 from proxy.clock import Clock
 from proxy.database import Database
@@ -27,11 +31,16 @@ from proxy.memory import Memory
 from proxy.metrics import Metrics
 from proxy.news import NewsLog
 from proxy.relay import Limits
-from proxy.settings import Settings, UpstreamSettings
+from proxy.request_body import BodyLimits
+from proxy.settings import Settings, TlsSettings, UpstreamSettings
+from proxy.signing_keys import BEAT_SECONDS, SigningKeys
 from proxy.upstream import Upstream
+from proxy.upstream_identity import NO_IDENTITY, Identity, make_assertion_identity, make_header_identity
 
 log = get_logger("server")
 
+# Remembered: about 2 KiB each. Whoever has more keys in use at once signs a little more often.
+MAX_ASSERTIONS = 10_000
 # For the listeners, the connections that hear the news, the log, and the clients that are told to come back later.
 RESERVED_DESCRIPTORS = 32 + MAX_SHED
 
@@ -48,12 +57,79 @@ def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
     )
 
 
-def open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, Destination]:
+def open_signing_keys(
+    settings: Settings, database: Database, instance: UUID, clock: Clock
+) -> SigningKeys | None:  # fmt: skip
+    """None: no upstream is told by assertions who is asking. Raises ConfigError."""
+    assertions = settings.assertions
+    if all(upstream.identity.profile != "assertion" for upstream in settings.upstreams.configured.values()):
+        return None
+    return SigningKeys(
+        database,
+        instance=instance,
+        algorithm=assertions.algorithm,
+        fixed=_read_key_file(assertions.key_file, assertions.algorithm) if assertions.key_file is not None else None,
+        rotate_seconds=assertions.rotate_seconds,
+        publish_ahead_seconds=assertions.publish_ahead_seconds,
+        lifetime_seconds=assertions.lifetime_seconds,
+        clock=clock,
+        beat_seconds=min(BEAT_SECONDS, assertions.rotate_seconds / 10),
+    )
+
+
+def _read_key_file(path: Path, algorithm: Algorithm) -> SigningKey:
+    try:
+        return read_signing_key(path.read_bytes(), algorithm)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        mend = f"name a PEM file that holds an unencrypted private key for {algorithm}"
+        raise ConfigError([Fault("assertions.key_file", None, f"cannot be used: {why}", mend)]) from None
+
+
+def make_assertions(settings: Settings, signing_keys: SigningKeys, clock: Clock) -> Assertions:
+    lifetime_seconds = settings.assertions.lifetime_seconds
+    return Assertions(
+        signing_keys.current,
+        issuer=settings.assertions.issuer,
+        lifetime_seconds=lifetime_seconds,
+        renew_seconds=lifetime_seconds * 3 // 4,
+        wall=clock.wall,
+        max_remembered=min(MAX_ASSERTIONS, settings.cache.max_states),
+    )
+
+
+def _make_identity(name: str, settings: UpstreamSettings, assertions: Assertions | None) -> Identity:
+    identity = settings.identity
+    if identity.profile == "headers":
+        return make_header_identity(identity.headers)
+    if identity.profile == "assertion" and assertions is not None:
+        return make_assertion_identity(assertions, identity.audience or name, identity.header)
+    return NO_IDENTITY
+
+
+def _make_tls(name: str, settings: UpstreamSettings) -> ssl.SSLContext | None:
+    """What the files say; None: nothing but the system's own. Raises ConfigError."""
+    tls = settings.tls
+    if tls == TlsSettings():
+        return None
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.client_certificate_file is not None:
+            # A key that asks for a password would ask the terminal.
+            context.load_cert_chain(tls.client_certificate_file, tls.client_key_file, password=lambda: "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        mend = "name readable PEM files: a certificate, its unencrypted key, the authorities to trust"
+        message = f"its files cannot be used: {error.strerror if isinstance(error, OSError) else error}"
+        raise ConfigError([Fault(f"upstreams.{name}.tls", None, message, mend)]) from None
+    return context
+
+
+def open_destinations(
+    settings: Settings, assertions: Assertions | None, stack: AsyncExitStack
+) -> dict[str, Destination]:
+    """Raises ConfigError."""
     destinations = {}
-    configured: dict[str, UpstreamSettings | None] = {"mcp": settings.upstreams.mcp, "api": settings.upstreams.api}
-    for name, upstream_settings in configured.items():
-        if upstream_settings is None:
-            continue
+    for name, upstream_settings in settings.upstreams.configured.items():
         upstream = Upstream(
             upstream_settings.url,
             connect_timeout_seconds=upstream_settings.connect_timeout_seconds,
@@ -61,6 +137,7 @@ def open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, De
             idle_timeout_seconds=upstream_settings.idle_timeout_seconds,
             max_idle_connections=upstream_settings.max_idle_connections,
             keepalive_seconds=upstream_settings.keepalive_seconds,
+            ssl_context=_make_tls(name, upstream_settings),
         )
         stack.push_async_callback(upstream.aclose)
         token = upstream_settings.bearer_token
@@ -68,6 +145,7 @@ def open_destinations(settings: Settings, stack: AsyncExitStack) -> dict[str, De
             upstream,
             upstream_settings.url.base_path.rstrip("/"),
             token.get_secret_value() if token else None,
+            _make_identity(name, upstream_settings, assertions),
             upstream_settings.resumable,
         )
     return destinations
@@ -115,7 +193,12 @@ def form_limits(settings: Settings) -> Limits:
     )
 
 
-def form_door_rules(settings: Settings) -> DoorRules:
+def form_body_limits(settings: Settings) -> BodyLimits:
+    server = settings.server
+    return BodyLimits(server.max_body_bytes, server.max_upload_bytes, server.body_timeout_seconds)
+
+
+def form_door_rules(settings: Settings, signing_keys: SigningKeys | None) -> DoorRules:
     server = settings.server
     hosts = server.allowed_hosts
     if hosts is None:
@@ -125,9 +208,9 @@ def form_door_rules(settings: Settings) -> DoorRules:
         allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
         realm=server.realm,
         discovery=Discovery(server.public_url, server.authorization_servers) if server.public_url else NOTHING,
-        max_body_bytes=server.max_body_bytes,
+        bodies=form_body_limits(settings),
         max_json_depth=server.max_json_depth,
-        body_timeout_seconds=server.body_timeout_seconds,
+        read_jwks=signing_keys.read_published if signing_keys is not None and settings.assertions.publish else None,
     )
 
 
@@ -139,10 +222,8 @@ def raise_descriptor_limit() -> None:
 
 def find_max_connections(settings: Settings) -> int:
     """As set, else by the limit of open files: a client's connection may need one upstream. Raises ConfigError."""
-    upstreams = [one for one in (settings.upstreams.mcp, settings.upstreams.api) if one is not None]
-    reserved = (
-        RESERVED_DESCRIPTORS + settings.database.pool_max_size + sum(one.max_idle_connections for one in upstreams)
-    )
+    idle = sum(upstream.max_idle_connections for upstream in settings.upstreams.configured.values())
+    reserved = RESERVED_DESCRIPTORS + settings.database.pool_max_size + idle
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = 1_000_000 if limit == resource.RLIM_INFINITY else (limit - reserved) // 2
     wanted = settings.server.max_connections or room

@@ -30,10 +30,12 @@ from proxy.handles import (
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
 from proxy.relay import Limits, Relay
+from proxy.request_body import RequestUpload
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Flow, Registry
 from proxy.task_store import TaskStore, hash_task_id
 from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from proxy.upstream_identity import NO_IDENTITY, Identity
 from proxy.verification import refuse_ended
 
 
@@ -44,17 +46,19 @@ class Destination:
     upstream: Upstream
     base_path: str = ""
     bearer_token: str | None = field(default=None, repr=False)
+    identity: Identity = NO_IDENTITY
     resumable: bool = False  # it keeps the events of each session apart
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What is to be sent: a canonical target, the client's own headers, a body that was judged whole. `message_target`:
+    """What is to be sent: a canonical target, the client's own headers, a body that was judged whole, or is not judged
+    and passes through. `message_target`:
     where an upstream's session of HTTP+SSE takes its messages, in place of the client's target."""
 
     target: str = field(repr=False)
     headers: Collection[tuple[str, str]]
-    body: bytes
+    body: bytes | RequestUpload
     session_id: str | None = field(repr=False)
     last_event_id: str | None  # as the client has it
     request_id: str
@@ -123,10 +127,14 @@ class Forwarder:
                 bearer_token=destination.bearer_token,
                 request_id=outbound.request_id,
                 last_event_id=self._open_event_id(permit, destination, outbound),
+                identity=destination.identity.form(exchange.principal),
+                identity_names=destination.identity.names,
             )
             target = outbound.message_target or destination.base_path + outbound.target
+            if isinstance(outbound.body, RequestUpload):
+                outbound.body.gate = relay.wait_open
             response = await call.send(permit.method, target, headers, outbound.body, gate=relay.wait_open)
-            _check_answer(response, permit)
+            check_answer(response, permit.match.route.protocol)
             relayed = form_client_headers(response.headers, request_id=outbound.request_id)
             await self._settle_session(permit, exchange, outbound, response, relayed)
             answer = await relay.carry(response, relayed)
@@ -161,6 +169,8 @@ class Forwarder:
 
     def _open_event_id(self, permit: Permit, destination: Destination, outbound: Outbound) -> str | None:
         """The event to resume after, as the upstream named it. Raises Refusal."""
+        if permit.match.route.protocol == "http":
+            return outbound.last_event_id  # the path says whose events these are, and the path has been judged
         if outbound.last_event_id is None or permit.match.route.protocol != "mcp" or not destination.resumable:
             return None
         if outbound.session_id is None:
@@ -246,13 +256,13 @@ class Forwarder:
             raise
 
 
-def _check_answer(response: UpstreamResponse, permit: Permit) -> None:
+def check_answer(response: UpstreamResponse, protocol: str) -> None:
     """What must not reach the client as it stands. Raises UpstreamError."""
     status = response.status
     if status in (401, 403, 407):
         # It concerns the proxy's credential: relayed, it would send the client to an authorization server not its own.
         raise UpstreamError(Reason.UPSTREAM_CREDENTIAL, f"The upstream refused the proxy's own credential ({status}).")
-    if 300 <= status < 400 and not (status == 304 and permit.match.route.protocol == "http"):
+    if 300 <= status < 400 and not (status == 304 and protocol == "http"):
         raise UpstreamError(Reason.UPSTREAM_REDIRECT, "The upstream answered with a redirect, which is not followed.")
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         # Asked for plain bytes: what comes compressed could be neither filtered nor read.

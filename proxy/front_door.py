@@ -7,18 +7,17 @@ way is answered here, in one place, and every request leaves one decision line.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from proxy.authorization import Permit, authorize
+from proxy.authorization import Permit, admit, authorize
 from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
-from proxy.discovery import Discovery
+from proxy.discovery import JWKS_PATH, Discovery
 from proxy.endpoints import read_session_member
 from proxy.envelope import (
     Target,
@@ -26,7 +25,7 @@ from proxy.envelope import (
     check_host,
     check_json_content_type,
     check_origin,
-    check_query,
+    parse_query,
     parse_target,
 )
 from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
@@ -38,6 +37,8 @@ from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
 from proxy.metrics import Metrics
 from proxy.policy import Policy, RouteMatch
+from proxy.public import PublicForwarder
+from proxy.request_body import BodyLimits, RequestUpload, read_body
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Registry
 from proxy.sse import form_event
@@ -48,8 +49,8 @@ log = get_logger("decision")
 
 PLAIN = Dialect(json_rpc=False)
 # Outcomes that are no refusals.
-FORWARDED, DISCOVERED, CLIENT_LEFT = "forwarded", "discovered", "client_left"
-MAX_BODY_PATIENCE = 6  # times the silence allowed: as long as a whole body may take, drop by drop
+FORWARDED, PUBLISHED, CLIENT_LEFT = "forwarded", "published", "client_left"
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
 
 
@@ -61,9 +62,9 @@ class DoorRules:
     allowed_origins: Collection[str]
     realm: str
     discovery: Discovery
-    max_body_bytes: int
+    bodies: BodyLimits
     max_json_depth: int
-    body_timeout_seconds: float
+    read_jwks: Callable[[], Awaitable[bytes]] | None = None  # where the public keys of assertions are for everybody
 
 
 @dataclass(slots=True)
@@ -101,6 +102,7 @@ class FrontDoor:
         task_store: TaskStore,
         binder: Binder,
         forwarder: Forwarder,
+        public: PublicForwarder,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -112,6 +114,7 @@ class FrontDoor:
         self._task_store = task_store
         self._binder = binder
         self._forwarder = forwarder
+        self._public = public
         self._metrics = metrics
         self._clock = clock
         self._log = log.bind()  # once: a lazy logger is assembled anew for every line
@@ -124,8 +127,9 @@ class FrontDoor:
         status = 499
         try:
             response = await self._walk(request, passage)
-            outcome, status = passage.ended or (FORWARDED if passage.permit else DISCOVERED), response.status
+            outcome, status = passage.ended or (FORWARDED if passage.match else PUBLISHED), response.status
         except Refusal as refusal:
+            _check_unanswered(request)
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
             if isinstance(refusal, UpstreamError) and passage.match is not None:
@@ -135,6 +139,7 @@ class FrontDoor:
         except Exception:
             # Whatever was not foreseen refuses: nothing may pass because a check fell over.
             log.exception("check_failed", request_id=passage.request_id)
+            _check_unanswered(request)
             fallen = UnavailableError(Reason.INTERNAL, "The request could not be checked.", retry_after_seconds=1)
             response = self._refuse(fallen, request, passage)
             outcome, status = fallen.reason, response.status
@@ -144,12 +149,17 @@ class FrontDoor:
 
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
         target = self._find_target(request)
-        metadata = self._rules.discovery.find_metadata(target.path, self._policy) if request.method == "GET" else None
-        if metadata is not None:
-            return web.Response(body=metadata, content_type="application/json", headers=dict((*SAFETY, SERVER)))
+        published = await self._find_published(target) if request.method == "GET" else None
+        if published is not None:
+            return web.Response(body=published, content_type="application/json", headers=dict((*SAFETY, SERVER)))
         match = self._find_route(request, target, passage)
+        if match.route.public:
+            _check_no_body(request)
+            query = parse_query(target.query, match.route.query_names, match.route.repeatable)
+            admit(self._policy, match, request.method, query)
+            return await self._public.forward(match, target, request, passage.request_id)
         presented = self._require_credential(request, target)
-        check_query(target.query)
+        query = parse_query(target.query, match.route.query_names, match.route.repeatable)
         passage.key_id = presented.token.key_id
         verified = await self._verifier.verify(presented)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
@@ -157,7 +167,7 @@ class FrontDoor:
         message = passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
-        permit = passage.permit = authorize(self._policy, principal, match, request.method, message)
+        permit = passage.permit = authorize(self._policy, principal, match, request.method, message, query)
         endless = message is None and request.method == "GET" and match.route.protocol != "http"
         exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
         try:
@@ -179,6 +189,12 @@ class FrontDoor:
         check_framing(request.version, request.raw_headers)
         check_host(request.headers, self._rules.allowed_hosts)
         return target
+
+    async def _find_published(self, target: Target) -> bytes | None:
+        """What stands here for everybody to read, without a credential."""
+        if target.path == JWKS_PATH and self._rules.read_jwks is not None:
+            return await self._rules.read_jwks()
+        return self._rules.discovery.find_metadata(target.path, self._policy)
 
     def _find_route(self, request: web.BaseRequest, target: Target, passage: Passage) -> RouteMatch:
         """The one route the target means."""
@@ -216,57 +232,16 @@ class FrontDoor:
 
     async def _read_message(self, request: web.BaseRequest, match: RouteMatch, passage: Passage) -> Message | None:
         """The JSON-RPC message of a POST on an MCP route; None for a bare method."""
+        _check_no_body(request)
         if match.route.protocol == "http" or request.method != "POST":
-            if request.body_exists:
-                raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
             return None
         check_json_content_type(request.headers)
-        message = parse_message(await self._read_body(request), max_depth=self._rules.max_json_depth)
+        message = parse_message(await read_body(request, self._rules.bodies), max_depth=self._rules.max_json_depth)
         passage.rpc_id = message.id if message.kind == "request" else None
         passage.dialect = replace(passage.dialect, modern=message.modern)
         check_mirrored_headers(message, request.headers, required=match.route.protocol == "mcp")
         check_revision(message)
         return message
-
-    async def _read_body(self, request: web.BaseRequest) -> bytes:
-        """The whole body, up to the limit: what is judged is everything that is sent on."""
-        limit = self._rules.max_body_bytes
-        if (request.content_length or 0) > limit:
-            raise _too_large(limit)
-        if "Expect" in request.headers:
-            await self._continue(request)
-        content = request.content
-        if content.is_eof():
-            body = content.read_nowait()
-        else:
-            body = await self._read_slowly(request)
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-
-    async def _read_slowly(self, request: web.BaseRequest) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + MAX_BODY_PATIENCE * self._rules.body_timeout_seconds
-        try:
-            while size <= self._rules.max_body_bytes:
-                async with asyncio.timeout_at(min(latest, loop.time() + self._rules.body_timeout_seconds)):
-                    chunk = await request.content.readany()
-                if not chunk and request.content.is_eof():
-                    break
-                chunks.append(chunk)
-                size += len(chunk)
-        except TimeoutError as error:
-            raise RequestError(Reason.BODY_TIMEOUT, "The request body came too slowly.") from error
-        except web.RequestPayloadError as error:
-            raise RequestError(Reason.REQUEST_UNREADABLE, "The request body is not framed as announced.") from error
-        return b"".join(chunks)
-
-    async def _continue(self, request: web.BaseRequest) -> None:
-        """Only now, with the credential verified, is the client told to send its body."""
-        if request.version >= (1, 1) and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Claim the session, and send.
 
@@ -295,8 +270,11 @@ class FrontDoor:
     def _form_outbound(
         self, request: web.BaseRequest, target: Target, permit: Permit, session_id: str | None, passage: Passage
     ) -> Outbound:
-        body, apart = b"", permit.match.route.protocol == "mcp-sse"
-        if permit.message is not None:
+        body: bytes | RequestUpload = b""
+        apart = permit.match.route.protocol == "mcp-sse"
+        if permit.message is None and request.body_exists:
+            body = RequestUpload(request, self._rules.bodies)
+        elif permit.message is not None:
             upstream, holder = permit.match.route.upstream, permit.principal.holder
             body = self._binder.open_state(permit.message, upstream, holder, self._clock.wall(), apart=apart)
         last_event_id = request.headers.get("Last-Event-ID") if permit.message is None else None
@@ -374,5 +352,15 @@ def _get_name(message: Message | None) -> str | None:
     return name[:MAX_LOGGED_NAME] if isinstance(name, str) else None
 
 
-def _too_large(limit: int) -> RequestError:
-    return RequestError(Reason.BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+def _check_no_body(request: web.BaseRequest) -> None:
+    """Two readers may differ in whether a GET or DELETE has one (RFC 9110 section 9.3.1). Raises RequestError."""
+    if request.method not in WITH_BODY and request.body_exists:
+        raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
+
+
+def _check_unanswered(request: web.BaseRequest) -> None:
+    """Nothing of a second answer may stand inside the first. Raises ConnectionResetError."""
+    if request.writer.output_size > 0:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer had begun")

@@ -37,6 +37,7 @@ WITHHELD_PREFIXES = (
     "sec-fetch-",
 )
 _NAME = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+_SEPARATORS = re.compile(r"[^A-Za-z0-9]", re.ASCII)
 # What was judged is what is sent: no `Connection` strikes these out on the way (RFC 9110 section 7.6.1 forbids it to
 # name fields that are meant for the recipient).
 JUDGED = frozenset({
@@ -60,10 +61,18 @@ def form_upstream_headers(
     bearer_token: str | None,
     request_id: str,
     last_event_id: str | None = None,
+    identity: Collection[tuple[str, str]] = (),
+    identity_names: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """The client's headers as the upstream may see them, and what is ours to say."""
+    """The client's headers as the upstream may see them, and what is ours to say. `identity`: who is asking;
+    `identity_names`: all headers that could say so, folded, present or not."""
     kept = [
-        (name, value) for name, value in headers if _is_forwardable(name) and value.isascii() and value.isprintable()
+        (name, value)
+        for name, value in headers
+        if _is_forwardable(name)
+        and value.isascii()
+        and value.isprintable()
+        and not (identity_names and fold_header(name) in identity_names)
     ]
     named = _read_connection(headers)
     if named:
@@ -74,7 +83,13 @@ def form_upstream_headers(
         kept.append(("Last-Event-ID", last_event_id))
     if bearer_token is not None:
         kept.append(("Authorization", f"Bearer {bearer_token}"))
+    kept.extend(identity)
     return kept
+
+
+def fold_header(name: str) -> str:
+    """One form for all spellings that some server might take for the same name (`X-Key-Id`, `x_key_id`, `XKeyID`)."""
+    return _SEPARATORS.sub("", name).lower()
 
 
 def _read_connection(headers: Collection[tuple[str, str]]) -> frozenset[str]:

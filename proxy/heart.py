@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from proxy import __version__
-from proxy.clock import Clock, DatabaseClock, SystemClock
+from proxy.clock import Clock, DatabaseClock
 from proxy.database import Database
 from proxy.fittings import get_secret_key, make_lease, make_memory, require_url
 from proxy.forwarding import Destination
@@ -60,6 +60,8 @@ class Heart:
 def build_heart(
     settings: Settings,
     policy: Policy,
+    instance: UUID,
+    clock: Clock,
     database: Database,
     destinations: Mapping[str, Destination],
     hasher: Hasher,
@@ -81,7 +83,7 @@ def build_heart(
             if record.find_fault(now) is None
         }
 
-    instance, clock, database_clock, news = uuid4(), SystemClock(), DatabaseClock(), NewsLog()
+    database_clock, news = DatabaseClock(), NewsLog()
     lease, memory = make_lease(settings), make_memory(settings, news, clock)
     store = KeyStore(database)
     reader = KeyReader(store.read_keys, news, clock.boot)

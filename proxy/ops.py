@@ -1,4 +1,4 @@
-"""The ops listener: health, readiness, metrics. Never public.  [io]
+"""The ops listener: health, readiness, metrics, the public keys of assertions. Never public.  [io]
 
 In go probes, out come plain answers. Liveness says that the event loop turns; readiness says, fault by fault, why
 requests should go elsewhere.
@@ -6,10 +6,11 @@ requests should go elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from proxy.discovery import JWKS_PATH
 from proxy.headers import SERVER
 from proxy.metrics import Metrics
 
@@ -18,9 +19,12 @@ FindFaults = Callable[[], Mapping[str, str]]
 
 
 def build_ops(
-    find_faults: FindFaults, show_state: Callable[[], Mapping[str, object]], metrics: Metrics
+    find_faults: FindFaults,
+    show_state: Callable[[], Mapping[str, object]],
+    metrics: Metrics,
+    read_jwks: Callable[[], Awaitable[bytes]] | None = None,
 ) -> web.Application:
-    """The application behind the ops listener."""
+    """The application behind the ops listener. `read_jwks`: the public keys of assertions, where there are any."""
 
     async def get_health(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -34,6 +38,10 @@ def build_ops(
         body, content_type = metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
+    async def get_jwks(_request: web.Request) -> web.Response:
+        body = await read_jwks() if read_jwks is not None else b'{"keys":[]}'
+        return web.Response(body=body, content_type="application/json")
+
     async def sign(_request: web.Request, response: web.StreamResponse) -> None:
         name, value = SERVER
         response.headers[name] = value
@@ -43,4 +51,5 @@ def build_ops(
     app.router.add_get("/healthz", get_health)
     app.router.add_get("/readyz", get_readiness)
     app.router.add_get("/metrics", get_metrics)
+    app.router.add_get(JWKS_PATH, get_jwks)
     return app

@@ -16,9 +16,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.authorization import Permit
-from proxy.challenges import form_rpc_error
+from proxy.challenges import form_problem, form_rpc_error
+from proxy.client_response import WHOLE_ANSWER_BYTES, begin_stream, cut, form_whole
 from proxy.endpoints import Endpoints
-from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
+from proxy.errors import Reason, Refusal, UpstreamError
 from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request, refuse_lists
 from proxy.handles import MAX_EVENT_ID_BYTES, Handles
 from proxy.interjection import Interjector
@@ -26,14 +27,12 @@ from proxy.logs import get_logger
 from proxy.sessions import Exchange, Flow
 from proxy.sse import EventRewriter, IdRewriter, form_event, pass_any
 from proxy.subscriptions import find_subscription
-from proxy.upstream import UpstreamAborted, UpstreamResponse
+from proxy.upstream import UploadLengthError, UpstreamAborted, UpstreamResponse
 from proxy.verification import refuse_ended
 
 log = get_logger("relay")
 
 EVENT_STREAM = "text/event-stream"
-# Answers up to this size are sent as one piece; larger ones flow through.
-WHOLE_ANSWER_BYTES = 64 * 1024
 # The most that a Python client reads as one event: a handle in a larger one reaches nobody.
 MAX_HANDLE_EVENT_BYTES = 1024 * 1024
 
@@ -46,17 +45,6 @@ class Limits:
     max_answer_bytes: int
     leaving_seconds: float
     leaving_bytes: int
-
-
-def cut(body: bytes, *, then: Callable[[], Awaitable[bytes]] | None) -> Callable[[], Awaitable[bytes]]:
-    """Something to read a body from in pieces, and then what follows it; b"" at its end."""
-    pieces = (body[start : start + WHOLE_ANSWER_BYTES] for start in range(0, len(body), WHOLE_ANSWER_BYTES))
-
-    async def read() -> bytes:
-        piece = next(pieces, b"")
-        return piece if piece or then is None else await then()
-
-    return read
 
 
 class Relay:
@@ -179,8 +167,9 @@ class Relay:
             if flow is Flow.ENDED or self._given_up:
                 self._abort()
                 raise UpstreamAborted
-            self._resumed = self._loop.create_future()
-            await self._resumed
+            if self._resumed is None or self._resumed.done():
+                self._resumed = self._loop.create_future()
+            await asyncio.shield(self._resumed)  # the body going up and the answer coming down wait for the same
 
     async def carry(self, response: UpstreamResponse, headers: CIMultiDict[str]) -> web.StreamResponse:
         """Relay the answer whole or as a stream, filtered where it may hold a list."""
@@ -201,7 +190,7 @@ class Relay:
             body = await self._rewrite(body, response.status, listing)
         await self.wait_open()
         if complete and len(body) <= WHOLE_ANSWER_BYTES:
-            return web.Response(status=response.status, headers=headers, body=body)
+            return form_whole(self._request, response, headers, body)
         # Larger than a client takes at once: in pieces, so that it can be ended between them.
         length = str(len(body)) if complete else response.headers.get("Content-Length")
         read = cut(body, then=None if complete else response.read_chunk)
@@ -217,8 +206,9 @@ class Relay:
             return await response.read_all(self._limits.max_answer_bytes), True
         declared = response.headers.get("Content-Length", "")
         limit = self._limits.max_answer_bytes if listing else WHOLE_ANSWER_BYTES
+        fits = int(declared) <= limit if declared.isdigit() else listing  # without a length it may be a log that grows
         taken = bytearray()
-        while len(taken) <= limit and not (declared.isdigit() and int(declared) > limit):
+        while fits and len(taken) <= limit:
             chunk = await response.read_chunk()
             if not chunk:
                 return bytes(taken), True
@@ -255,13 +245,13 @@ class Relay:
         length: str | None,
     ) -> web.StreamResponse:
         """Anything but events, as it comes."""
-        answer = self._begin(response, headers, length)
+        answer = begin_stream(self._request, response, headers, length)
         try:
             await answer.prepare(self._request)
             while chunk := await read():
                 await self.wait_open()
                 await self._write(answer, chunk)
-        except (UpstreamError, UpstreamAborted):
+        except (Refusal, UploadLengthError, UpstreamAborted):  # an upload may fail when its answer has begun
             self._abort_client()  # a cut answer must look cut
             answer.force_close()
         return answer
@@ -271,8 +261,10 @@ class Relay:
     ) -> web.StreamResponse:
         """Events, flushed one by one as they come, and a last one that says why when they end early."""
         await self.wait_open()
+        if self._permit.match.route.protocol == "http" and self._request.method == "GET":
+            self._exchange.kind = "stream"  # only now is it known that it waits for its client to leave
         headers["X-Accel-Buffering"] = "no"
-        answer = self._begin(response, headers, None)
+        answer = begin_stream(self._request, response, headers, None)
         limit = self._limits.max_answer_bytes
         sse_filter = SseFilter(self._allow, max_event_bytes=limit, strict=self._asks_list) if listing else None
         rewriters = [*([sse_filter] if sse_filter else []), *self._form_handle_rewriters()]
@@ -280,9 +272,9 @@ class Relay:
         try:
             await answer.prepare(self._request)
             self._interjector, self._exchange.inject = interjector, interjector.say
-            self._answer = answer if self.rpc_id is None else None
+            self._answer = answer if self.rpc_id is None and listing else None
             await self._pump(response, answer, rewriters, interjector)
-        except (UpstreamError, UpstreamAborted, UnavailableError) as error:
+        except (Refusal, UploadLengthError, UpstreamAborted) as error:
             await self._end_early(answer, error, interjector.boundary.at_boundary)
         finally:
             if sse_filter is not None and sse_filter.dropped:
@@ -310,14 +302,6 @@ class Relay:
         if self._handles.has_event_ids:
             rewriters.append(IdRewriter(self._handles.sign_event_id, max_id_bytes=MAX_EVENT_ID_BYTES))
         return rewriters
-
-    def _begin(self, response: UpstreamResponse, headers: CIMultiDict[str], length: str | None) -> web.StreamResponse:
-        answer = web.StreamResponse(status=response.status, headers=headers)
-        if length is not None and length.isdigit():
-            answer.content_length = int(length)
-        elif self._request.version >= (1, 1):
-            answer.enable_chunked_encoding()
-        return answer
 
     async def _pump(
         self,
@@ -382,6 +366,8 @@ class Relay:
         elif self.rpc_id is not None:
             refusal.rpc_id = self.rpc_id
             await answer.write(form_event(form_rpc_error(refusal, answer.headers["X-Request-Id"])))
+        elif self._permit.match.route.protocol == "http":
+            await answer.write(form_event(form_problem(refusal, answer.headers["X-Request-Id"]), b"error"))
 
     def _abort_client(self) -> None:
         if self._request.transport is not None:

@@ -11,21 +11,26 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from uuid import uuid4
 
 from aiohttp import web
 
 from proxy import __version__
 from proxy.authorization import Permit
 from proxy.client_connection import ClientServer
+from proxy.clock import SystemClock
 from proxy.errors import ProxyError, Reason
 from proxy.filtering import Allow
 from proxy.fittings import (
     find_max_connections,
+    form_body_limits,
     form_door_rules,
     form_limits,
+    make_assertions,
     open_database,
     open_destinations,
     open_hasher,
+    open_signing_keys,
     require_c_parser,
 )
 from proxy.forwarding import Destination, Forwarder
@@ -37,8 +42,10 @@ from proxy.logs import get_logger
 from proxy.metrics import Metrics
 from proxy.ops import build_ops
 from proxy.policy import Policy
+from proxy.public import PublicForwarder
 from proxy.sessions import Exchange, Registry
 from proxy.settings import Address, Settings
+from proxy.signing_keys import SigningKeys
 
 log = get_logger("server")
 
@@ -60,6 +67,7 @@ class Proxy:
     heart: Heart
     door: FrontDoor
     destinations: Mapping[str, Destination]
+    signing_keys: SigningKeys | None
     data_address: Address
     ops_address: Address
 
@@ -80,6 +88,8 @@ class Proxy:
         faults = {}
         if self.judge_trust() is not Trust.TRUSTED:
             faults["revocation"] = self.heart.listener.fault or "the lease has run out"
+        if self.signing_keys is not None and (fault := self.signing_keys.find_fault()) is not None:
+            faults["assertions"] = fault
         if self.door.draining:
             faults["draining"] = "shutting down"
         return faults
@@ -138,16 +148,23 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
     metrics.show_bounds(settings.revocation.bound_seconds, settings.revocation.silent_bound_seconds)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
-        destinations = open_destinations(settings, stack)
+        instance, clock = uuid4(), SystemClock()
+        signing_keys = open_signing_keys(settings, database, instance, clock)
+        assertions = make_assertions(settings, signing_keys, clock) if signing_keys is not None else None
+        destinations = open_destinations(settings, assertions, stack)
         hasher = open_hasher(settings, metrics, stack)
-        heart = build_heart(settings, policy, database, destinations, hasher, metrics, stack)
-        door = _build_door(settings, policy, heart, destinations, metrics)
-        proxy = Proxy(settings, policy, heart, door, destinations, settings.listen, settings.ops_listen)
+        heart = build_heart(settings, policy, instance, clock, database, destinations, hasher, metrics, stack)
+        door = _build_door(settings, policy, heart, destinations, signing_keys, metrics)
+        proxy = Proxy(settings, policy, heart, door, destinations, signing_keys, settings.listen, settings.ops_listen)
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
         _run_beside(heart.receipts.run, lambda: None, stack)  # a missing receipt reports itself: nothing else ends
-        ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics), access_log=None)
+        if signing_keys is not None:
+            await signing_keys.start()
+            _run_beside(signing_keys.run, lambda: None, stack)  # its keys stay good; a lost beat reports itself
+        read_jwks = signing_keys.read_published if signing_keys is not None else None
+        ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics, read_jwks), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
         data = web.ServerRunner(_build_client_server(door, settings, max_connections), shutdown_timeout=ABORT_SECONDS)
         proxy.data_address = await _listen(data, settings.listen, stack)
@@ -167,7 +184,12 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
 
 
 def _build_door(
-    settings: Settings, policy: Policy, heart: Heart, destinations: Mapping[str, Destination], metrics: Metrics
+    settings: Settings,
+    policy: Policy,
+    heart: Heart,
+    destinations: Mapping[str, Destination],
+    signing_keys: SigningKeys | None,
+    metrics: Metrics,
 ) -> FrontDoor:
     def find_listable(permit: Permit, exchange: Exchange) -> Allow:
         match = permit.match
@@ -188,7 +210,7 @@ def _build_door(
         count_dropped=metrics.list_events_dropped.inc,
     )
     return FrontDoor(
-        rules=form_door_rules(settings),
+        rules=form_door_rules(settings, signing_keys),
         policy=policy,
         verifier=heart.verifier,
         registry=heart.registry,
@@ -196,6 +218,7 @@ def _build_door(
         task_store=heart.task_store,
         binder=heart.binder,
         forwarder=forwarder,
+        public=PublicForwarder(destinations, form_body_limits(settings)),
         metrics=metrics,
         clock=heart.clock,
     )

@@ -133,6 +133,7 @@ class SessionCleanup:
         headers += [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]
         if destination.bearer_token is not None:
             headers.append(("Authorization", f"Bearer {destination.bearer_token}"))
+        headers += destination.identity.form_own()
         call = destination.upstream.open()
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -11,138 +11,44 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
-    PlainSerializer,
-    PlainValidator,
     SecretStr,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
-    model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticCustomError
 
 from proxy.errors import ConfigError
-from proxy.settings_source import describe_faults, read_source
+from proxy.headers import HOP_BY_HOP, JUDGED
+from proxy.settings_shapes import (
+    FRAMING,
+    Audience,
+    Count,
+    HeaderName,
+    HostName,
+    KiB,
+    ListenAddress,
+    MiB,
+    PublicUrl,
+    Realm,
+    Seconds,
+    Section,
+    UpstreamUrl,
+    WebOrigin,
+    check_database_url,
+    unusable,
+)
+from proxy.settings_shapes import Address as Address
+from proxy.settings_source import ABSENT, describe_faults, read_source
 from proxy.settings_source import find_shipped as find_shipped
-from proxy.upstream_address import UpstreamAddress, parse_upstream_address
-
-# --- values with a shape of their own ------------------------------------------------------------------------------
-
-HOST: Final = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)"
-ADDRESS: Final = re.compile(HOST + r":(?P<port>[0-9]{1,5})")
-
-
-def unusable(message: str, mend: str, cause: tuple[str, ...] = ()) -> PydanticCustomError:
-    """A fault for the operator. `cause` is the other setting of a contradiction, which may be the only one written."""
-    return PydanticCustomError("unusable", "{message}", {"message": message, "mend": mend, "cause": cause})
-
-
-def parse_host(text: str) -> str:
-    """A host as sockets want it: the brackets of an IPv6 address are gone. Raises ValueError."""
-    return str(IPv6Address(text[1:-1])) if text.startswith("[") else text.lower()
-
-
-def parse_port(text: str) -> int:
-    if int(text) > 65535:
-        raise ValueError("a port has 16 bits")
-    return int(text)
-
-
-def write_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-class Address(NamedTuple):
-    """Where to listen: `host:port`; port 0 lets the system pick a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{write_host(self.host)}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-def parse_address(value: object) -> Address:
-    if isinstance(value, Address):
-        return value
-    match = ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    try:
-        if match is not None:
-            return Address(parse_host(match["host"]), parse_port(match["port"]))
-    except ValueError:
-        pass
-    raise unusable("this is not an address to listen on", "write host:port, such as 127.0.0.1:8080 or [::1]:8080")
-
-
-def parse_upstream_url(value: object) -> UpstreamAddress:
-    if isinstance(value, UpstreamAddress):
-        return value
-    try:
-        return parse_upstream_address(value if isinstance(value, str) else "")
-    except ValueError as error:
-        raise unusable("this is not the address of an upstream", str(error)) from None
-
-
-def write_upstream_url(address: UpstreamAddress) -> str:
-    return f"{address.scheme}://{address.authority}{address.base_path}"
-
-
-def check_database_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not re.match(r"postgres(ql)?://.", value.get_secret_value()):
-        raise unusable("this is not the address of a PostgreSQL database", "write postgresql://user:password@host/name")
-    return value
-
-
-Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True)]
-KiB: Final = 1024
-MiB: Final = 1024 * KiB
-
-ListenAddress = Annotated[
-    Address, PlainValidator(parse_address), PlainSerializer(str), WithJsonSchema({"type": "string"})
-]
-UpstreamUrl = Annotated[
-    UpstreamAddress,
-    PlainValidator(parse_upstream_url),
-    PlainSerializer(write_upstream_url),
-    WithJsonSchema({"type": "string", "format": "uri"}),
-]
-HostName = Annotated[
-    str, StringConstraints(to_lower=True, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?$")
-]
-WebOrigin = Annotated[str, StringConstraints(pattern=r"^https?://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]{1,5})?$")]
-PublicUrl = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$")]
-# RFC 9110 §5.6.4: what a quoted-string holds without escapes.
-Realm = Annotated[str, StringConstraints(pattern=r"^[ !#-\[\]-~]{1,64}$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def read_empty_section(cls, value: object) -> object:
-        """A heading whose fields are all commented out is null in YAML: it means the defaults."""
-        return {} if value is None else value
-
+from proxy.upstream_address import parse_upstream_address
+from proxy.upstream_identity import Claim
 
 # --- the sections, in the order of config/gateway.yaml -------------------------------------------------------------
 
@@ -170,9 +76,63 @@ class DatabaseSettings(Section):
         return value
 
 
+def read_absence(value: object) -> object:
+    """An empty heading means the defaults, so that absence needs a word."""
+    return None if value == ABSENT else {} if value is None else value
+
+
+def name_absence(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"const": ABSENT} if variant == {"type": "null"} else variant for variant in schema["anyOf"]]
+
+
+class TlsSettings(Section):
+    ca_file: Path | None = Field(None, description="PEM: whom to trust; none: the system's authorities")
+    client_certificate_file: Path | None = Field(None, description="PEM: who we are, for upstreams that ask")
+    client_key_file: Path | None = Field(None, description="PEM, unencrypted: its private key")
+
+    @field_validator("client_key_file")
+    @classmethod
+    def belongs_to_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("client_certificate_file") is None):
+            cause = ("upstreams",)
+            raise unusable("a client certificate and its key come together", "set both files or neither", cause)
+        return value
+
+
+class IdentitySettings(Section):
+    profile: Literal["none", "assertion", "headers"] = Field("none", description="how it learns who is asking")
+    header: HeaderName = Field("X-Zaru-User-Token", description="of profile assertion: the header that carries it")
+    audience: Audience | None = Field(None, description="of profile assertion: `aud`; null: this upstream's name")
+    headers: dict[HeaderName, Claim] = Field({}, description="of profile headers: what each of them says")
+
+    @field_validator("header", "headers")
+    @classmethod
+    def is_ours_to_say(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for name in [value] if isinstance(value, str) else value:
+            lowered = name.lower()
+            if lowered in HOP_BY_HOP | JUDGED | FRAMING or lowered.startswith("mcp-"):
+                raise unusable("this header has a meaning of its own", "choose a name such as X-User-Id")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def says_something(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if (info.data.get("profile") == "headers") != bool(value):
+            raise unusable(
+                "profile headers and the list of headers come together",
+                "write headers: { X-User-Id: sub, … } with profile: headers, and nowhere else",
+                ("upstreams",),
+            )
+        if len({name.lower() for name in value}) < len(value):
+            raise unusable("a header is named twice", "header names are the same in every case: keep one of them")
+        return value
+
+
 class UpstreamSettings(Section):
     url: UpstreamUrl = Field(parse_upstream_address("http://127.0.0.1:3000"), description="where it listens")
     bearer_token: SecretStr | None = Field(None, description="our own credential towards this upstream")
+    identity: IdentitySettings = Field(IdentitySettings(), description="how it learns who is asking")
+    tls: TlsSettings = Field(TlsSettings(), description="for https")
     connect_timeout_seconds: Seconds = Field(5.0, ge=0.05, le=60, description="until a connection stands")
     headers_timeout_seconds: Seconds = Field(60.0, ge=0.05, le=3600, description="until the answer begins")
     idle_timeout_seconds: Seconds | None = Field(None, ge=1, le=86400, description="silence allowed inside an answer")
@@ -188,10 +148,53 @@ class UpstreamSettings(Section):
             raise unusable("this is not a bearer token", "give the token alone: no blanks, line ends or `Bearer `")
         return value
 
+    @field_validator("identity")
+    @classmethod
+    def leaves_the_credential_alone(cls, value: IdentitySettings, info: ValidationInfo) -> IdentitySettings:
+        names = {value.header} if value.profile == "assertion" else set(value.headers)
+        if info.data.get("bearer_token") is not None and "authorization" in {name.lower() for name in names}:
+            raise unusable("bearer_token and identity both want the Authorization header", "keep one of them")
+        return value
+
+    @field_validator("tls")
+    @classmethod
+    def has_a_use(cls, value: TlsSettings, info: ValidationInfo) -> TlsSettings:
+        url = info.data.get("url")
+        if value != TlsSettings() and url is not None and url.scheme != "https":
+            raise unusable("tls is set for an upstream without TLS", "write https:// in its url, or take tls out")
+        return value
+
 
 class UpstreamsSettings(Section):
-    mcp: UpstreamSettings = Field(UpstreamSettings(), description="the MCP server")
+    mcp: Annotated[UpstreamSettings | None, BeforeValidator(read_absence)] = Field(
+        UpstreamSettings(), description="the MCP server; none: its routes answer 502", json_schema_extra=name_absence
+    )
     api: UpstreamSettings | None = Field(None, description="the platform's REST API; none: its routes answer 502")
+
+    @property
+    def configured(self) -> dict[str, UpstreamSettings]:
+        """Those that are there, by the names that routes use."""
+        named = {"mcp": self.mcp, "api": self.api}
+        return {name: upstream for name, upstream in named.items() if upstream is not None}
+
+    @field_validator("api")
+    @classmethod
+    def leaves_something(cls, value: UpstreamSettings | None, info: ValidationInfo) -> UpstreamSettings | None:
+        if value is None and "mcp" in info.data and info.data["mcp"] is None:
+            raise unusable("there is no upstream at all", "configure upstreams.mcp or upstreams.api", ("upstreams",))
+        return value
+
+
+class AssertionsSettings(Section):
+    issuer: Audience = Field("aegis-proxy", description="`iss`")
+    algorithm: Literal["RS256", "EdDSA"] = Field("RS256", description="how assertions are signed")
+    lifetime_seconds: Count = Field(60, ge=10, le=300, description="how long one is valid")
+    rotate_seconds: Seconds = Field(86_400.0, ge=60, le=31_536_000, description="how long a signing key signs")
+    publish_ahead_seconds: Seconds = Field(
+        35.0, ge=0, le=3600, description="a signing key is published before it signs"
+    )
+    key_file: Path | None = Field(None, description="PEM: the signing key; none: each instance makes its own")
+    publish: bool = Field(False, strict=True, description="the public keys on the data listener, too")
 
 
 class AfterLeavingSettings(Section):
@@ -204,6 +207,7 @@ class ServerSettings(Section):
         None, ge=1, le=1_000_000, description="of clients; null: as descriptors allow"
     )
     max_body_bytes: Count = Field(4 * MiB, ge=1 * KiB, le=256 * MiB, description="request body")
+    max_upload_bytes: Count = Field(4096 * MiB, ge=1 * KiB, le=MiB * MiB, description="streamed body of a REST request")
     max_answer_bytes: Count = Field(8 * MiB, ge=64 * KiB, le=256 * MiB, description="list answer held to be filtered")
     max_json_depth: Count = Field(64, ge=8, le=200, description="nesting of a message")
     max_line_bytes: Count = Field(8190, ge=1 * KiB, le=64 * KiB, description="request line")
@@ -306,6 +310,7 @@ class Settings(Section):
     secret_key: SecretStr | None = Field(None, min_length=32, description="one secret shared by all instances")
     database: DatabaseSettings = Field(DatabaseSettings(), description="where keys live")
     upstreams: UpstreamsSettings = Field(UpstreamsSettings(), description="what we stand in front of")
+    assertions: AssertionsSettings = Field(AssertionsSettings(), description="what upstreams are told of the caller")
     server: ServerSettings = Field(ServerSettings(), description="limits of the front door")
     hashing: HashingSettings = Field(HashingSettings(), description="what proving a secret costs")
     cache: CacheSettings = Field(CacheSettings(), description="what is remembered between requests")

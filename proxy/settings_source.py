@@ -46,8 +46,19 @@ CLIENT_VARIABLES: Final = frozenset({"AEGIS_API_KEY", "AEGIS_BASE_URL"})
 # Kubernetes writes these into every pod that starts beside a Service whose name begins with "aegis".
 SERVICE_LINK: Final = re.compile(r"AEGIS_(\w+_)?(SERVICE_HOST|SERVICE_PORT\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)")
 SERVICE_LINK_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
-# Settings nest three deep; a deeper file is at fault already, and an alias may lead back into itself.
-MAX_DEPTH: Final = 4
+# Settings nest four deep, and headers are named in the fourth; a deeper file is at fault already, and an alias may lead
+# back into itself.
+MAX_DEPTH: Final = 5
+# What names a file, relative to this one.
+TLS_FILES: Final = ("ca_file", "client_certificate_file", "client_key_file")
+PATHS: Final[tuple[Location, ...]] = (
+    ("policy",),
+    ("state_dir",),
+    ("assertions", "key_file"),
+    *(("upstreams", upstream, "tls", name) for upstream in ("mcp", "api") for name in TLS_FILES),
+)
+# In place of a section that is on unless it says this.
+ABSENT: Final = "none"
 # Only these name no more than one character of the file in their message.
 HARMLESS_ERRORS: Final = (ScannerError, ParserError)
 
@@ -86,11 +97,20 @@ def read_source(path: Path, environ: Mapping[str, str]) -> Source:
     source = Source(str(path))
     read_file(path, source)
     source.values.setdefault("state_dir", str(find_state_dir(environ)))
-    for name in ("policy", "state_dir"):
-        if isinstance(written := source.values.get(name), str):
-            source.values[name] = path.parent / written
+    for location in PATHS:
+        anchor_path(source.values, location, path.parent)
     read_environment(environ, source)
     return source
+
+
+def anchor_path(values: dict[str, Any], location: Location, directory: Path) -> None:
+    *sections, name = location
+    for section in sections:
+        values = values.get(section) or {}
+        if not isinstance(values, dict):  # at fault, and told so where it is read
+            return
+    if isinstance(written := values.get(name), str):
+        values[name] = directory / written
 
 
 def find_state_dir(environ: Mapping[str, str]) -> Path:
@@ -177,7 +197,7 @@ def is_foreign(name: str, value: str) -> bool:
 def write_value(values: dict[str, Any], location: tuple[str, ...], value: str) -> None:
     *sections, name = location
     for section in sections:
-        if values.get(section) is None:
+        if values.get(section) in (None, ABSENT):
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):  # the file is at fault, and will be told so at this very place

@@ -34,9 +34,9 @@ def replace_field(event: bytes, name: bytes, value: bytes) -> bytes:
     return b"".join(lines)
 
 
-def form_event(data: bytes) -> bytes:
-    """One whole event; the data has no line ends."""
-    return b"event: message\ndata: " + data + b"\n\n"
+def form_event(data: bytes, name: bytes = b"message") -> bytes:
+    """One whole event; neither has line ends."""
+    return b"event: " + name + b"\ndata: " + data + b"\n\n"
 
 
 def _read_line(line: bytes) -> tuple[bytes, bytes]:

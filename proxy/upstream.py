@@ -1,7 +1,8 @@
 """One small connection pool to one upstream, behind a narrow interface.  [io]
 
-In: a method, a target, headers and a body, exactly as they are to stand on the wire. Out: status, headers and the bytes
-of the answer as they come: no redirects followed, no cookies, nothing decompressed, nothing ever sent twice.
+In: a method, a target, headers and a body, whole or to be read in pieces, exactly as they are to stand on the wire.
+Out: status, headers and the bytes of the answer as they come: no redirects followed, no cookies, nothing decompressed,
+nothing ever sent twice.
 Refuses to know: who asked, what the message means, what may be handed on.
 
 A connection carries one exchange at a time and is used again only after an answer whose end nobody can doubt. Our own
@@ -22,8 +23,11 @@ from proxy.errors import Reason, UpstreamError
 from proxy.upstream_address import UpstreamAddress, parse_upstream_address
 from proxy.upstream_answer import Answer
 from proxy.upstream_connection import RECEIVE_BUFFER_BYTES, UpstreamAborted, UpstreamConnection
+from proxy.upstream_upload import Upload, UploadLengthError
 
 __all__ = [
+    "Upload",
+    "UploadLengthError",
     "Upstream",
     "UpstreamAborted",
     "UpstreamAddress",
@@ -60,7 +64,9 @@ class Upstream:
         max_header_bytes: int = 65536,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`idle_timeout_seconds` bounds one wait for a part of the body, while somebody waits; None never does."""
+        """`headers_timeout_seconds` bounds the wait for the head of an answer, from the end of the request, and each
+        wait for the upstream to take more of an upload. `idle_timeout_seconds` bounds one wait for a part of the body,
+        while somebody waits; None never does. Neither runs while an upload has no piece to bring."""
         self._address = address
         self._connect_timeout_seconds = connect_timeout_seconds
         self._headers_timeout_seconds = headers_timeout_seconds
@@ -99,7 +105,9 @@ class Upstream:
         if self._connections:
             await asyncio.wait([connection.closed for connection in self._connections])
 
-    async def _exchange(self, call: UpstreamCall, request: bytes, answer: Answer, gate: Gate | None) -> None:
+    async def _exchange(
+        self, call: UpstreamCall, request: bytes, upload: Upload | None, answer: Answer, gate: Gate | None
+    ) -> None:
         connection = self._find_idle()
         if connection is not None:
             call._connection = connection
@@ -110,7 +118,7 @@ class Upstream:
             if gate is not None:
                 await gate()
         # From here on the request may have reached the upstream: whatever happens, it is not sent again.
-        await connection.exchange(request, answer, self._headers_timeout_seconds)
+        await connection.exchange(request, answer, self._headers_timeout_seconds, upload)
 
     def _find_idle(self) -> UpstreamConnection | None:
         while self._idle:
@@ -132,7 +140,7 @@ class Upstream:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _encode_request(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    def _encode_head(self, method: str, target: str, headers: Sequence[tuple[str, str]], framing: str) -> bytes:
         """Raises ValueError for anything that would not be read by the upstream as exactly this request."""
         if method not in _METHODS or not _TARGET.fullmatch(target):
             raise ValueError("not a method we send, or not a target in origin form")
@@ -140,12 +148,11 @@ class Upstream:
             self._check_names(headers)
         lines = [f"{method} {target} HTTP/1.1\r\nHost: {self._address.authority}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers]
-        with_body = bool(body) or method in _METHODS_WITH_BODY
-        lines.append(f"Content-Length: {len(body)}\r\n\r\n" if with_body else "\r\n")
+        lines.append(f"{framing}\r\n\r\n" if framing else "\r\n")
         head = "".join(lines).encode("latin-1")
-        if head.translate(None, _FIELD_CHARACTERS) != b"\r\n" * (len(headers) + 3 + with_body):
+        if head.translate(None, _FIELD_CHARACTERS) != b"\r\n" * (len(headers) + 3 + bool(framing)):
             raise ValueError("a control character in a header")
-        return head + body
+        return head
 
     def _check_names(self, headers: Sequence[tuple[str, str]]) -> None:
         for name, _ in headers:
@@ -171,17 +178,20 @@ class UpstreamCall:
         method: str,
         target: str,
         headers: Sequence[tuple[str, str]],
-        body: bytes,
+        body: bytes | Upload,
         gate: Gate | None = None,
     ) -> UpstreamResponse:
         """Send once, return when the head of the answer is there. Cancelled, it takes the connection with it.
 
         Connecting takes time: when it had to, `gate` is awaited before the first byte goes out, and may raise.
-        `target` and `headers` stand on the wire as given; Host and Content-Length are added here and refused there.
-        Raises ValueError (nothing was sent), UpstreamError, UpstreamAborted.
+        `target` and `headers` stand on the wire as given; Host and what frames the body are added here and refused
+        there. An upload goes on beside the answer until either ends: an answer that is complete first ends both the
+        upload and the connection, an upload that fails is raised here or, later, by `read_chunk`.
+        Raises ValueError (nothing was sent), UpstreamError, UpstreamAborted, UploadLengthError, and what `read` raises.
         """
         upstream = self._upstream
-        request = upstream._encode_request(method, target, headers, body)
+        head = upstream._encode_head(method, target, headers, _form_framing(method, body))
+        request, upload = (head + body, None) if isinstance(body, bytes) else (head, body)
         if self._sent:
             raise RuntimeError("a call sends one request")
         self._sent = True
@@ -189,7 +199,7 @@ class UpstreamCall:
             raise UpstreamAborted
         answer = Answer(to_head=method == "HEAD", max_header_bytes=upstream._max_header_bytes)
         try:
-            await upstream._exchange(self, request, answer, gate)
+            await upstream._exchange(self, request, upload, answer, gate)
         except BaseException:
             self.abort()
             raise
@@ -213,7 +223,10 @@ class UpstreamResponse:
         self.headers: CIMultiDict[str] = answer.headers
 
     async def read_chunk(self) -> bytes:
-        """What has arrived, as soon as anything has; b"" at the clean end. Raises UpstreamError, UpstreamAborted."""
+        """What has arrived, as soon as anything has; b"" at the clean end.
+
+        Raises UpstreamError, UpstreamAborted, and what ended an upload that was still under way.
+        """
         connection = self._get_connection()
         try:
             return await connection.read(self._call._upstream._idle_timeout_seconds)
@@ -248,3 +261,13 @@ class UpstreamResponse:
         if connection is None:
             raise RuntimeError("this answer has been released")
         return connection
+
+
+def _form_framing(method: str, body: bytes | Upload) -> str:
+    """The line that says where the body ends; "" for a request without one."""
+    if isinstance(body, bytes):
+        return f"Content-Length: {len(body)}" if body or method in _METHODS_WITH_BODY else ""
+    length = body.length
+    if length is not None and length < 0:
+        raise ValueError("not a length a body can have")
+    return "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"

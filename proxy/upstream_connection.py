@@ -1,20 +1,19 @@
 """One connection to the upstream, one exchange at a time.  [io]
 
-In: an address to dial, the bytes of a request. Out: an `Answer` that fills while it is read, with the upstream held
-back when nobody reads. Whatever goes wrong becomes one failure, told to whoever waits, and the end of the connection.
+In: an address to dial, the bytes of a request, or its head and an upload. Out: an `Answer` that fills while it is read,
+with the upstream held back when nobody reads. Whatever goes wrong becomes one failure, told to whoever waits, and the
+end of the connection.
 Refuses to know: the pool, what the bytes mean, who may see them.
 
-There is no task and no timer for each request: one future for each wait, and one timer for each connection that is
-moved only when a deadline comes nearer (arming one costs as much as parsing a small answer).
+There is no timer for each request and, but for an upload, no task: one future for each wait, and one timer for each
+connection that is moved only when a deadline comes nearer (arming one costs as much as parsing a small answer).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import select
-import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -22,21 +21,13 @@ from typing import cast
 from proxy.errors import ProxyError, Reason, UpstreamError
 from proxy.upstream_address import UpstreamAddress
 from proxy.upstream_answer import Answer
+from proxy.upstream_socket import allow_silence, ended_orderly, read_rest, watch_peer
+from proxy.upstream_upload import Outflow, Upload
 
 # How much may wait for a slow reader before the upstream is held back; one receive buffer comes on top. A reader takes
 # all there is, so the upstream may go on as soon as it has read.
 PAUSE_ABOVE_BYTES = 64 * 1024
 RECEIVE_BUFFER_BYTES = 64 * 1024
-
-# A peer that vanished is noticed within 45 seconds: first probe after 15, then two more, then the end. TCP_USER_TIMEOUT
-# replaces the count of probes and is compared when one is due, hence a little less; it also bounds unacknowledged data.
-_TCP_OPTIONS = {
-    "TCP_NODELAY": 1,
-    "TCP_KEEPIDLE": 15,
-    "TCP_KEEPINTVL": 10,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 44_000,  # milliseconds
-}
 
 
 class UpstreamAborted(ProxyError):
@@ -56,12 +47,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_failure",
         "_loop",
         "_on_closed",
+        "_outflow",
         "_paused",
         "_poller",
         "_received",
         "_timer",
         "_timer_at",
         "_transport",
+        "_turn_at",
         "_waiter",
         "closed",
     )
@@ -75,12 +68,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._poller = select.poll()
         self._answer: Answer | None = None
+        self._outflow: Outflow | None = None  # while an upload is under way
         self._paused = False
-        self._failure: Callable[[], ProxyError] | None = None
+        self._failure: Callable[[], BaseException] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        self._turn_at = math.inf  # since when the next move is the upstream's
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     # What the pool and its calls use.
@@ -94,28 +89,36 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._failure is not None:
             raise self._failure()
 
-    async def exchange(self, request: bytes, answer: Answer, timeout_seconds: float) -> None:
-        """Send the request; return when the head of its answer is there."""
+    async def exchange(
+        self, request: bytes, answer: Answer, timeout_seconds: float, upload: Upload | None = None
+    ) -> None:
+        """Send the request, or its head and the upload; return when the head of its answer is there.
+
+        The timeout runs from the end of the request, and bounds each wait for the upstream to take more of an upload.
+        """
         self._answer = answer
+        self._turn_at = self._loop.time()
         if self._transport is not None and self._failure is None:
-            self._transport.write(request)
-        deadline = self._loop.time() + timeout_seconds
+            if upload is None:
+                self._transport.write(request)
+            else:
+                self._begin_upload(self._transport, request, upload, timeout_seconds)
         while not answer.head_complete:
             if self._failure is not None:
                 raise self._failure()
-            await self._wait(deadline)
+            await self._wait(self._turn_at + timeout_seconds)
 
     async def read(self, timeout_seconds: float | None) -> bytes:
         """Whatever part of the body is there, as soon as there is one; b"" at its clean end."""
         answer = self._answer
         assert answer is not None
-        deadline = math.inf if timeout_seconds is None else self._loop.time() + timeout_seconds
+        began_at = self._loop.time()
         while not answer.chunks:
             if answer.complete:
                 return b""
             if self._failure is not None:
                 raise self._failure()
-            await self._wait(deadline)
+            await self._wait(math.inf if timeout_seconds is None else max(began_at, self._turn_at) + timeout_seconds)
         return self._take(answer)
 
     def read_if_complete(self) -> bytes | None:
@@ -140,9 +143,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """At once, in any state, any number of times: no byte goes out or is handed on after this."""
-        if self._answer is not None:
-            self._answer.abandon()
-        self._fail(UpstreamAborted)
+        self._abandon(UpstreamAborted)
 
     # What asyncio calls.
 
@@ -153,8 +154,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         connected = transport.get_extra_info("socket")
         self._poller.register(connected.fileno(), select.POLLIN)
-        with contextlib.suppress(OSError):  # some systems refuse on a socket already reset: its end is told separately
-            _watch_peer(connected)
+        watch_peer(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._received
@@ -167,21 +167,31 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         answer.feed(self._received[:nbytes])
         if answer.broken:
             self._fail(_broken_protocol)
-        elif answer.surplus:
-            self._hang_up()
+        elif answer.surplus or (answer.complete and self._outflow is not None):
+            self._hang_up()  # the answer stands; what was not sent by then is not sent any more
         elif answer.buffered_bytes > PAUSE_ABOVE_BYTES:
             self._pause()
         if answer.head_complete:
             self._wake()
 
     def eof_received(self) -> bool:
-        if self._answer is not None and self._transport is not None and _ended_orderly(self._transport):
+        if self._answer is not None and self._transport is not None and ended_orderly(self._transport):
             self._answer.finish()
         self._hang_up()
         return False
 
+    def pause_writing(self) -> None:
+        if self._outflow is not None:
+            self._outflow.pause()
+
+    def resume_writing(self) -> None:
+        if self._outflow is not None:
+            self._outflow.resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
         answer = self._answer
+        if exc is not None and self._failure is None and answer is not None and self._transport is not None:
+            read_rest(self._transport, answer, PAUSE_ABOVE_BYTES)
         if self._failure is None and (answer is None or not answer.complete):
             self._failure = _broken_protocol if answer is not None and answer.started else _unreachable
         self._settle()
@@ -207,6 +217,25 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._failure = self._failure or _unreachable
             self._settle()
         self._wake()
+
+    def _begin_upload(self, transport: asyncio.Transport, head: bytes, upload: Upload, timeout_seconds: float) -> None:
+        allow_silence(transport, timeout_seconds)
+        self._outflow = Outflow(transport, head, upload, on_turn=self._take_turn, on_end=self._end_upload)
+
+    def _take_turn(self, turn_at: float) -> None:
+        self._turn_at = turn_at
+        self._wake()
+
+    def _end_upload(self, error: BaseException | None) -> None:
+        self._outflow = None
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return  # it was ended by what ended the connection
+        if error is None:
+            allow_silence(self._transport, 0)
+            self._take_turn(self._loop.time())
+        else:
+            self._abandon(lambda: error)
 
     def _take(self, answer: Answer) -> bytes:
         taken = answer.take()
@@ -251,22 +280,33 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._timer, self._timer_at = None, math.inf
         if self._loop.time() < self._deadline:
             self._watch(self._deadline)
+        elif self._outflow is not None and self._outflow.note_progress():
+            self._take_turn(self._loop.time())
         else:
             self._fail(_timed_out)
 
-    def _fail(self, failure: Callable[[], ProxyError]) -> None:
+    def _abandon(self, failure: Callable[[], BaseException]) -> None:
+        if self._answer is not None:
+            self._answer.abandon()
+        self._fail(failure)
+
+    def _fail(self, failure: Callable[[], BaseException]) -> None:
         if self._failure is None:
             self._failure = failure
         self._hang_up()
         self._wake()
 
     def _hang_up(self) -> None:
+        if self._outflow is not None:
+            self._outflow.cancel()
         if self._transport is not None:
             self._transport.abort()
         elif self._dialling is not None:
             self._dialling.cancel()
 
     def _settle(self) -> None:
+        if self._outflow is not None:
+            self._outflow.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at, self._deadline = None, math.inf, math.inf
@@ -274,26 +314,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.closed.set_result(None)
         self._on_closed(self)
         self._wake()
-
-
-def _watch_peer(connected: socket.socket) -> None:
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _TCP_OPTIONS.items():
-        option = getattr(socket, name, None)  # not every system has them all
-        if option is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _ended_orderly(transport: asyncio.Transport) -> bool:
-    """False for TLS cut off underneath: asyncio tells it like an end, but anyone can do it (RFC 9112 section 9.8).
-
-    After close_notify the TLS object reads as empty; without, it wants more.
-    """
-    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    try:
-        return tls is None or not tls.read(1)
-    except ssl.SSLError:
-        return False
 
 
 def _unreachable() -> UpstreamError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -30,6 +31,11 @@ hypothesis_settings.load_profile("aegis")
 
 TEMPLATE = "aegis_template"
 _numbers = itertools.count(1)
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and the processes that tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Ear:

@@ -34,13 +34,25 @@ class Peer:
     async def read_request(self) -> bytes:
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = _CONTENT_LENGTH.search(head)
-        request = head + await self._reader.readexactly(int(length[1]) if length else 0)
-        self.requests.append(request)
-        return request
+        chunked = b"\r\ntransfer-encoding: chunked\r\n" in head.lower()
+        body = await self._read_chunks() if chunked else await self.read_exactly(int(length[1]) if length else 0)
+        self.requests.append(head + body)
+        return head + body
 
     async def read_head(self) -> None:
         """The head alone: the body stays on the wire."""
         self.requests.append(await self._reader.readuntil(b"\r\n\r\n"))
+
+    async def read_exactly(self, size: int) -> bytes:
+        return await self._reader.readexactly(size)
+
+    async def _read_chunks(self) -> bytes:
+        """As they stand on the wire, the last one included."""
+        chunks = b""
+        while not chunks.endswith(b"\r\n0\r\n\r\n") and chunks != b"0\r\n\r\n":
+            line = await self._reader.readuntil(b"\r\n")
+            chunks += line + await self.read_exactly(int(line, 16) + 2)
+        return chunks
 
     async def send(self, *pieces: bytes) -> None:
         for piece in pieces:

@@ -16,17 +16,20 @@ TESTS = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.
 OWNERS = {
     "aiohttp": {
         "client_connection.py",
+        "client_response.py",
         "fittings.py",
         "forwarding.py",
         "front_door.py",
         "ops.py",
+        "public.py",
         "relay.py",
+        "request_body.py",
         "server.py",
     },
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
-    "cachetools": {"memory.py", "session_store.py"},
-    "cryptography": {"sealing.py"},
+    "cachetools": {"assertions.py", "memory.py", "session_store.py"},
+    "cryptography": {"assertions.py", "sealing.py"},
     "httptools": {"upstream_answer.py"},
     "prometheus_client": {"metrics.py"},
     "structlog": {"logs.py"},
@@ -61,6 +64,10 @@ TESTED_BY = {
     "front_door.py": "tests/journeys/test_refusals.py",
     "forwarding.py": "tests/journeys/test_wall.py",
     "relay.py": "tests/journeys/test_leaving.py",
+    "public.py": "tests/journeys/test_identity.py",
+    "request_body.py": "tests/journeys/test_rest.py",
+    "upstream_socket.py": "tests/test_upstream_connection.py",
+    "settings_shapes.py": "tests/test_settings.py",
     # What only shows between several instances and a database.
     "listener.py": "tests/faults/test_lost_news.py",
     "revocation.py": "tests/journeys/test_streaming.py",
@@ -82,8 +89,8 @@ TESTED_BY = {
     "policy/tables.py": "tests/policy/test_faults.py",
     # The sample server, through its own door.
     **dict.fromkeys(
-        (f"demo/{name}.py" for name in ("client", "command", "sample_platform", "storage_tools", "system_tools",
-                                        "tool_table", "work_tools")),
+        (f"demo/{name}.py" for name in ("client", "command", "sample_face", "sample_platform", "storage_tools",
+                                        "system_tools", "tool_table", "work_tools")),
         "tests/demo/test_sample_server.py",
     ),
 }  # fmt: skip

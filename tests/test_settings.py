@@ -59,7 +59,7 @@ def list_fields(model: type[BaseModel], depth: int = 0) -> Iterator[tuple[str, s
             if bound is not None
         ]
         yield "  " * depth, name, bounds, bool(sections)
-        if type(None) not in kinds:
+        if type(None) not in kinds or field.default is not None:  # api is off by default, and like mcp
             for section in sections:
                 yield from list_fields(section, depth + 1)
 
@@ -96,6 +96,7 @@ def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
     assert settings.revocation.heartbeat_seconds == 0.5
     assert settings.upstreams.api is not None
     assert settings.upstreams.api.url == parse_upstream_address("https://api.example:8443/v1")
+    assert settings.upstreams.mcp is not None
     assert settings.upstreams.mcp.url == parse_upstream_address("http://127.0.0.1:3000")
 
 
@@ -223,6 +224,22 @@ def test_a_number_out_of_range_is_repeated_with_its_range(tmp_path: Path) -> Non
         "database: {query_timeout_seconds: 2.5}",
         "5: x",
         "listen: 127.0.0.1:9090",
+        "upstreams: {mcp: none}",
+        "upstreams: {mcp: {identity: {header: Content-Type}}}",
+        "upstreams: {mcp: {identity: {header: Mcp-Name}}}",
+        "upstreams: {mcp: {identity: {header: X_User}}}",
+        "upstreams: {mcp: {identity: {profile: headers}}}",
+        "upstreams: {mcp: {identity: {headers: {X-User: sub}}}}",
+        "upstreams: {mcp: {identity: {profile: headers, headers: {X-User: sub, x-user: key_id}}}}",
+        "upstreams: {mcp: {identity: {profile: headers, headers: {X-User: password}}}}",
+        "upstreams: {mcp: {identity: {profile: headers, headers: {Connection: sub}}}}",
+        "upstreams: {mcp: {bearer_token: t, identity: {profile: assertion, header: authorization}}}",
+        "upstreams: {mcp: {identity: {profile: assertion, audience: 'a b'}}}",
+        "upstreams: {mcp: {tls: {ca_file: ca.pem}}}",
+        "upstreams: {mcp: {url: 'https://h', tls: {client_key_file: key.pem}}}",
+        "upstreams: {mcp: {url: 'https://h', tls: {client_certificate_file: certificate.pem}}}",
+        "assertions: {algorithm: HS256}",
+        "assertions: {lifetime_seconds: 3600}",
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_one_fault(tmp_path: Path, text: str) -> None:
@@ -240,3 +257,19 @@ def test_a_contradiction_is_told_at_the_setting_that_was_written(tmp_path: Path)
 def test_two_listeners_may_both_ask_for_any_free_port(tmp_path: Path) -> None:
     settings = load(tmp_path, "listen: 127.0.0.1:0\nops_listen: 127.0.0.1:0")
     assert settings.listen == settings.ops_listen
+
+
+def test_either_upstream_can_be_absent_but_not_both(tmp_path: Path) -> None:
+    text = "upstreams:\n  mcp: none\n  api:\n    url: http://api:1"
+    assert list(load(tmp_path, text).upstreams.configured) == ["api"]
+    assert list(load(tmp_path, "").upstreams.configured) == ["mcp"]
+    only_named = load(tmp_path, "upstreams: {mcp: none}", {**HOME, "AEGIS_UPSTREAM_MCP": "http://mcp:1"})
+    assert list(only_named.upstreams.configured) == ["mcp"]
+
+
+def test_files_are_named_relative_to_the_file_of_settings(tmp_path: Path) -> None:
+    text = "upstreams: {mcp: {url: 'https://h', tls: {ca_file: ca.pem}}}\nassertions: {key_file: /etc/key.pem}"
+    settings = load(tmp_path, text)
+    assert settings.upstreams.mcp is not None
+    assert settings.upstreams.mcp.tls.ca_file == tmp_path / "ca.pem"
+    assert settings.assertions.key_file == Path("/etc/key.pem")

@@ -63,6 +63,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert settings.state_dir == Path("/srv/state")
     assert settings.secret_key is not None
     assert settings.secret_key.get_secret_value() == "k" * 32
+    assert settings.upstreams.mcp is not None
     assert settings.upstreams.mcp.url == parse_upstream_address("http://mcp:1")
     assert settings.upstreams.mcp.max_idle_connections == 7
     assert settings.upstreams.api is not None

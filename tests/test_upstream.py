@@ -12,6 +12,7 @@ import pytest
 from proxy.errors import Reason, UpstreamError
 from proxy.upstream import Upstream, UpstreamAborted
 from tests.hostile_origin import Peer, answering
+from tests.uploads import Faucet, ReadRequest
 from tests.upstream_reference import ReferenceUpstream
 from tests.upstream_stage import (
     CHUNKED,
@@ -23,6 +24,7 @@ from tests.upstream_stage import (
     fetch,
     post,
     refusal,
+    wait_until,
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
@@ -65,6 +67,51 @@ async def test_a_request_without_a_body_has_no_body(stage: UpstreamStage) -> Non
     response.release()
     assert b"content-length" not in origin.requests[0].lower()
     assert b"transfer-encoding" not in origin.requests[0].lower()
+
+
+@pytest.mark.parametrize("length", [None, 5])
+async def test_an_upload_reaches_the_origin_piece_by_piece(stage: UpstreamStage, length: int | None) -> None:
+    origin = await stage.start(answering(HELLO))
+    upload = Faucet(b"he", b"llo", b"", length=length)
+    response = await stage.make(origin.port).open().send("POST", "/", HEADERS, upload)
+    assert await response.read_all(5) == b"hello"
+    response.release()
+    read = ReadRequest(origin.requests[0])
+    assert (read.complete, read.body) == (True, b"hello")
+    assert (b"Content-Length" in read.headers) is (length is not None)
+
+
+async def test_the_answer_to_an_upload_is_there_as_soon_as_its_head_is(stage: UpstreamStage) -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(CHUNKED + b"2\r\nhi\r\n")
+        await go_on.wait()
+        assert await peer.read_exactly(12) == b"2\r\nhe\r\n0\r\n\r\n"
+        await peer.send(b"0\r\n\r\n")
+
+    origin = await stage.start(script)
+    upload = Faucet(b"he")
+    response = await stage.make(origin.port).open().send("POST", "/", HEADERS, upload)
+    assert await response.read_chunk() == b"hi"
+    upload.put(b"")
+    go_on.set()
+    assert await response.read_chunk() == b""
+    response.release()
+
+
+async def test_a_call_aborted_during_its_upload_makes_no_complete_request(stage: UpstreamStage) -> None:
+    origin = await stage.start(answering(HELLO))
+    upload = Faucet(b"he")
+    call = stage.make(origin.port).open()
+    sending = asyncio.create_task(call.send("POST", "/", HEADERS, upload))
+    await wait_until(lambda: upload.waiting)
+    call.abort()
+    with pytest.raises(UpstreamAborted):
+        await sending
+    await origin.peers[0].wait_gone()
+    assert origin.requests == []
 
 
 async def test_a_small_answer_that_has_arrived_is_read_without_waiting(stage: UpstreamStage) -> None:

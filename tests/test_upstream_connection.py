@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -324,22 +323,6 @@ async def test_a_trickle_of_framing_without_content_does_not_count_as_news(stage
     origin = await stage.start(script)
     assert await refusal(stage.make(origin.port, idle_timeout_seconds=0.1)) is Reason.UPSTREAM_TIMEOUT
     stop.set()
-
-
-async def test_the_kernel_watches_for_a_peer_that_vanished(stage: UpstreamStage) -> None:
-    origin = await stage.start(answering(HELLO))
-    call = stage.make(origin.port).open()
-    response = await call.send("POST", "/", HEADERS, b"{}")
-    connected = get_connection(call)._transport.get_extra_info("socket")
-    assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-    options = {
-        name: connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
-        for name in ("TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
-    }
-    assert options["TCP_NODELAY"] == 1
-    assert options["TCP_KEEPIDLE"] + options["TCP_KEEPINTVL"] * options["TCP_KEEPCNT"] <= 45
-    assert 40_000 <= options["TCP_USER_TIMEOUT"] <= 45_000
-    response.release()
 
 
 # Behind the interface, for what has no other witness.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import itertools
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,15 +17,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.errors import Reason
 from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from proxy.upstream_upload import MAX_UNSENT_BYTES
 from tests.hostile_origin import Peer, answering
+from tests.uploads import Faucet, Flood
 from tests.upstream_stage import (
     HEADERS,
     HELLO,
     LOOP_POLICIES,
     OK,
     UpstreamStage,
+    begin,
     count_open_sockets,
     fetch,
+    get_transport,
+    is_crowded,
     pass_ticks,
     refusal,
     wait_until,
@@ -135,3 +141,63 @@ async def test_abort_during_the_handshake_leaks_nothing(
     assert isinstance(end, UpstreamAborted | UpstreamResponse)
     await wait_until(lambda: upstream.active_connections == 0)
     await wait_until(lambda: count_open_sockets() <= open_sockets)
+
+
+async def test_an_upload_over_tls_waits_for_a_slow_reader_in_flat_memory(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext
+) -> None:
+    block, blocks = b"x" * 65536, 512
+    read_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await read_on.wait()
+        assert await peer.read_exactly(len(block) * blocks) == block * blocks
+        await peer.send(HELLO)
+
+    origin = await stage.start(script, shown)
+    held: list[int] = []
+    upload = Flood(
+        itertools.repeat(block, blocks),
+        len(block) * blocks,
+        look=lambda: held.append(get_transport(call).get_write_buffer_size()),
+    )
+    upstream = stage.make(origin.port, ssl_context=trusted, headers_timeout_seconds=60)
+    call, sending = begin(upstream, upload)
+    await wait_until(lambda: is_crowded(call))
+    assert upload.reads < blocks
+    read_on.set()
+    response = await sending
+    assert await response.read_all(5) == b"hello"
+    response.release()
+    assert upstream.idle_connections == 1
+    assert max(held) <= MAX_UNSENT_BYTES
+
+
+async def test_an_early_answer_over_tls_ends_the_upload_and_the_connection(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(b"HTTP/1.1 413 L\r\nContent-Length: 5\r\n\r\nlarge")
+
+    origin = await stage.start(script, shown)
+    upload = Faucet(b"he")
+    _, sending = begin(stage.make(origin.port, ssl_context=trusted), upload)
+    response = await sending
+    assert (response.status, await response.read_all(5)) == (413, b"large")
+    await origin.peers[0].wait_gone()
+    assert not upload.waiting
+    response.release()
+
+
+async def test_what_reading_an_upload_raises_over_tls_leaves_the_request_incomplete(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext
+) -> None:
+    origin = await stage.start(answering(HELLO), shown)
+    fault = ConnectionResetError("the client has left")
+    with pytest.raises(ConnectionResetError) as error:
+        await begin(stage.make(origin.port, ssl_context=trusted), Faucet(b"he", fault))[1]
+    assert error.value is fault
+    await origin.peers[0].wait_gone()
+    assert origin.requests == []

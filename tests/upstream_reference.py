@@ -6,7 +6,7 @@ The contract tests run against both, so that a test which only our own pool pass
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import UpstreamAborted, UpstreamAddress
+from proxy.upstream import Upload, UpstreamAborted, UpstreamAddress
 
 T = TypeVar("T")
 
@@ -66,18 +66,20 @@ class ReferenceCall:
         self._aborted = False
 
     async def send(
-        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes | Upload
     ) -> ReferenceResponse:
         if self._aborted or self.upstream.closing:
             raise UpstreamAborted
         self.upstream.calls.add(self)
         address = self.upstream.address
+        if not isinstance(body, bytes) and body.length is not None:
+            headers = [*headers, ("Content-Length", str(body.length))]
         self.response = await self.run(
             self.upstream.session.request(
                 method,
                 URL(f"{address.scheme}://{address.authority}{target}", encoded=True),
                 headers=CIMultiDict(headers),
-                data=body or None,
+                data=(body or None) if isinstance(body, bytes) else _read_all(body),
                 allow_redirects=False,
             ),
             self.upstream.headers_timeout_seconds,
@@ -146,6 +148,11 @@ class ReferenceResponse:
             self._response.release()
         else:
             self._response.close()
+
+
+async def _read_all(upload: Upload) -> AsyncIterator[bytes]:
+    while piece := await upload.read():
+        yield piece
 
 
 def _find_reason(error: Exception) -> Reason:

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamResponse, parse_upstream_address
+from proxy.upstream import Upload, Upstream, UpstreamCall, UpstreamResponse, parse_upstream_address
 from tests.hostile_origin import HostileOrigin, Script
 
 LOOP_POLICIES = [
@@ -73,6 +73,12 @@ async def post(upstream: Upstream, body: bytes = b"{}") -> UpstreamResponse:
     return await upstream.open().send("POST", "/mcp", HEADERS, body)
 
 
+def begin(upstream: Upstream, upload: Upload) -> tuple[UpstreamCall, asyncio.Task[UpstreamResponse]]:
+    """Start to send an upload; the call, and the task that waits for its answer."""
+    call = upstream.open()
+    return call, asyncio.create_task(call.send("POST", "/mcp", HEADERS, upload))
+
+
 async def fetch(upstream: Upstream) -> bytes:
     response = await post(upstream)
     try:
@@ -95,3 +101,23 @@ def count_open_sockets() -> int:
         with suppress(FileNotFoundError):  # the listing itself was one
             count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
     return count
+
+
+# Behind the interface, for what has no other witness.
+
+
+def get_transport(call: UpstreamCall) -> Any:
+    connection: Any = call._connection
+    return connection._transport
+
+
+def get_outflow(call: UpstreamCall) -> Any:
+    """What carries the upload of a call; None before it begins and after it has ended."""
+    connection: Any = call._connection
+    return connection and connection._outflow
+
+
+def is_crowded(call: UpstreamCall) -> bool:
+    """The upload waits until the upstream takes more."""
+    outflow = get_outflow(call)
+    return outflow is not None and bool(outflow._crowded)

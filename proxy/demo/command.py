@@ -1,7 +1,8 @@
 """`aegis-proxy demo`: the whole product on one machine, thrown away on Ctrl-C.  [io]
 
-An embedded PostgreSQL of its own (whatever the environment says), the sample MCP server, the proxy, and a key for each
-preset, printed with commands to paste. Its keys live a day.
+An embedded PostgreSQL of its own (whatever the environment says), a sample platform whose MCP server and REST API
+believe nobody but the proxy, the proxy itself, and a key for each preset, printed with commands to paste. Its keys live
+a day.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from rich.console import Console
 from proxy.cli.context import with_database
 from proxy.cli.lifetime import wait_and_drain
 from proxy.database import Database, migrate
+from proxy.demo.assertion_check import AssertionCheck
+from proxy.demo.sample_api import run_sample_api
 from proxy.demo.sample_server import run_sample_server
 from proxy.embedded_postgres import run_embedded_postgres
 from proxy.keys.hashing import Hasher
@@ -27,11 +30,13 @@ from proxy.keys.store import KeyStore
 from proxy.logs import configure_logging
 from proxy.policy import Policy, load_policy
 from proxy.server import run_proxy
-from proxy.settings import Settings, load_settings
+from proxy.settings import IdentitySettings, Settings, load_settings
 
 OWNER = "demo"
 KEY_LIFETIME = timedelta(days=1)
 ONE_WORKFLOW = "workflow:run:nightly-etl"
+ONE_WORKFLOW_KEY = "nightly-etl-only"
+ISSUER = "aegis-proxy"
 # A demo behaves the same wherever it is run: of the environment it hears only how much to log (by default warnings).
 HEARD = ("AEGIS_LOG_LEVEL",)
 
@@ -52,16 +57,16 @@ async def run_demo(listen: str, ops_listen: str) -> None:
             postgres = await stack.enter_async_context(run_embedded_postgres(None, on_progress=show))
             show("creating the schema")
             await migrate(postgres.url)
-            show("starting the sample MCP server")
-            sample = await stack.enter_async_context(run_sample_server())
-            settings = with_database(
-                load_settings(
-                    None,
-                    {"AEGIS_UPSTREAM_MCP": sample.url, "AEGIS_LISTEN": listen, "AEGIS_OPS_LISTEN": ops_listen,
-                     "AEGIS_SECRET_KEY": os.urandom(32).hex(), **environ},
-                ),
-                postgres.url,
+            show("starting the sample platform: an MCP server and a REST API")
+            checks = {name: AssertionCheck(None, name, ISSUER) for name in ("mcp", "api")}
+            sample = await stack.enter_async_context(run_sample_server(check=checks["mcp"]))
+            api = await stack.enter_async_context(run_sample_api(sample.platform, check=checks["api"]))
+            settings = load_settings(
+                None,
+                {"AEGIS_UPSTREAM_MCP": sample.url, "AEGIS_UPSTREAM_API": api.url, "AEGIS_LISTEN": listen,
+                 "AEGIS_OPS_LISTEN": ops_listen, "AEGIS_SECRET_KEY": os.urandom(32).hex(), **environ},
             )  # fmt: skip
+            settings = with_assertions(with_database(settings, postgres.url))
             policy = load_policy(settings.policy)
             show("minting keys")
             keys = await mint_demo_keys(settings, policy)
@@ -69,9 +74,21 @@ async def run_demo(listen: str, ops_listen: str) -> None:
             configure_logging(environ.get("AEGIS_LOG_LEVEL", "warning"), sys.stderr)
             proxy = await stack.enter_async_context(run_proxy(settings, policy))
             await proxy.wait_trusted()
+            for check in checks.values():
+                check.jwks_uri = f"http://{proxy.ops_address}/.well-known/jwks.json"
         print_welcome(console, keys, f"http://{proxy.data_address}", f"http://{proxy.ops_address}", postgres.url)
         await wait_and_drain(proxy)
         console.print("cleaning up")
+
+
+def with_assertions(settings: Settings) -> Settings:
+    """Every upstream is told by an assertion in whose name it is called."""
+    named = {
+        name: upstream.model_copy(update={"identity": IdentitySettings(profile="assertion", audience=name)})
+        for name, upstream in settings.upstreams.configured.items()
+    }
+    issuer = settings.assertions.model_copy(update={"issuer": ISSUER})
+    return settings.model_copy(update={"upstreams": settings.upstreams.model_copy(update=named), "assertions": issuer})
 
 
 async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, MintedKey]:
@@ -85,7 +102,7 @@ async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, Minted
         timeout_seconds=30,
     )
     wanted: dict[str, tuple[str | None, tuple[str, ...]]] = {name: (name, ()) for name in policy.presets}
-    wanted["nightly-etl-only"] = (None, (ONE_WORKFLOW,))
+    wanted[ONE_WORKFLOW_KEY] = (None, (ONE_WORKFLOW,))
     url = settings.database.url
     assert url is not None
     try:
@@ -116,7 +133,7 @@ def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, op
     def line(text: str = "") -> None:
         console.print(text, soft_wrap=True)
 
-    line(f"\n[bold green]ready[/]  MCP {url}  ·  ops {ops}/readyz  ·  Ctrl-C stops and deletes everything\n")
+    line(f"\n[bold green]ready[/]  MCP {url}  ·  REST {data}/v1  ·  ops {ops}/readyz  ·  Ctrl-C deletes everything\n")
     line("[bold]Keys[/] (they live a day)")
     for name, key in keys.items():
         line(f"  {name:<17} {key.token}")
@@ -124,6 +141,9 @@ def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, op
     line(f"  AEGIS_API_KEY={execution.token} {python} -m proxy.demo.client {url}")
     line("\n[bold]Revoke it while that runs[/]: the stream, the call and the session end at once")
     line(f"  AEGIS_DATABASE_URL={shlex.quote(database_url)} {command} keys revoke {execution.summary.id}")
+    line("\n[bold]Or ask the REST API[/], here with the key that may run one workflow and nothing else")
+    bearer = f'-H "Authorization: Bearer {keys[ONE_WORKFLOW_KEY].token}"'
+    line(f"  curl -X POST {bearer} {data}/v1/workflows/nightly-etl/run")
     line("\n[bold]Or connect an editor[/]")
     line(f'  claude mcp add --transport http aegis {url} --header "Authorization: Bearer {execution.token}"\n')
 

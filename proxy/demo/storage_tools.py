@@ -1,6 +1,6 @@
 """The tools of the sample server that keep things: volumes, files, git repositories, scripts.  [io]
 
-In: arguments as the platform names them. Out: JSON objects. Refuses to know: disks and remotes; it is all in memory.
+In: arguments as the platform names them. Out: JSON objects. Refuses to know: disks and remotes.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from mcp.server.mcpserver.exceptions import ToolError
-
-from proxy.demo.sample_platform import Platform, Repository, Script, Volume
+from proxy.demo.sample_faults import InTheWay
+from proxy.demo.sample_platform import Platform
+from proxy.demo.sample_storage import Repository, Script, store_text
 from proxy.demo.tool_table import DESTROYS, READS, WRITES, Answer, tool
 
 
@@ -21,37 +21,22 @@ class VolumeTools:
     @tool("aegis.volume.list", READS)
     async def list_volumes(self) -> Answer:
         """List your volumes."""
-        return {"volumes": [self._describe(volume) for volume in self.platform.volumes.values()]}
+        return {"volumes": [volume.describe() for volume in self.platform.volumes.values()]}
 
     @tool("aegis.volume.create", WRITES)
     async def create_volume(self, label: str, size_limit_bytes: int) -> Answer:
         """Create a volume with a quota."""
-        if any(volume.label == label for volume in self.platform.volumes.values()):
-            raise ToolError(f"there is a volume {label!r} already")
-        volume = Volume(label, size_limit_bytes)
-        self.platform.volumes[volume.id] = volume
-        return self._describe(volume)
+        return self.platform.create_volume(label, size_limit_bytes).describe()
 
     @tool("aegis.volume.delete", DESTROYS)
     async def delete_volume(self, volume_id: str) -> Answer:
         """Delete a volume and everything on it."""
-        self.platform.get_volume(volume_id)
-        return {"deleted": self.platform.volumes.pop(volume_id).id}
+        return {"deleted": self.platform.delete_volume(volume_id).id}
 
     @tool("aegis.volume.quota", READS)
     async def get_quota(self) -> Answer:
         """Say how much of your storage is used."""
-        volumes = self.platform.volumes.values()
-        used, limit = sum(each.used_bytes for each in volumes), sum(each.size_limit_bytes for each in volumes)
-        return {"used_bytes": used, "limit_bytes": limit, "volumes": len(volumes)}
-
-    def _describe(self, volume: Volume) -> Answer:
-        return {
-            "id": volume.id,
-            "label": volume.label,
-            "size_limit_bytes": volume.size_limit_bytes,
-            "used_bytes": volume.used_bytes,
-        }
+        return dict(self.platform.describe_quota())
 
 
 class FileTools:
@@ -61,12 +46,8 @@ class FileTools:
     @tool("aegis.file.list", READS)
     async def list_files(self, volume_id: str, path: str = "/") -> Answer:
         """List the files and directories below a path of a volume."""
-        volume, below = self.platform.get_volume(volume_id), path.strip("/")
-        names = sorted([*volume.files, *(f"{directory}/" for directory in volume.directories)])
-        return {
-            "volume_id": volume.id,
-            "entries": [name for name in names if not below or name.startswith(f"{below}/")],
-        }
+        volume = self.platform.get_volume(volume_id)
+        return {"volume_id": volume.id, "entries": volume.list_names(path)}
 
     @tool("aegis.file.read", READS)
     async def read_file(self, volume_id: str, path: str) -> Answer:
@@ -76,30 +57,20 @@ class FileTools:
     @tool("aegis.file.write", WRITES)
     async def write_file(self, volume_id: str, path: str, content: str) -> Answer:
         """Write a file, replacing what was there."""
-        volume, name = self.platform.get_volume(volume_id), path.strip("/")
-        size = len(content.encode())
-        if volume.used_bytes - len(volume.files.get(name, "").encode()) + size > volume.size_limit_bytes:
-            raise ToolError(f"volume {volume_id!r} has a quota of {volume.size_limit_bytes} bytes")
-        volume.files[name] = content
-        return {"path": path, "size_bytes": size}
+        file = store_text(content)
+        self.platform.get_volume(volume_id).put(path, file)
+        return {"path": path, "size_bytes": file.size_bytes}
 
     @tool("aegis.file.mkdir", WRITES)
     async def make_directory(self, volume_id: str, path: str) -> Answer:
         """Make a directory."""
-        self.platform.get_volume(volume_id).directories.add(path.strip("/"))
+        self.platform.get_volume(volume_id).make_directory(path)
         return {"path": path}
 
     @tool("aegis.file.delete", DESTROYS)
     async def delete_file(self, volume_id: str, path: str) -> Answer:
         """Delete a file, or a directory with everything in it."""
-        volume, name = self.platform.get_volume(volume_id), path.strip("/")
-        gone = [each for each in volume.files if each == name or each.startswith(f"{name}/")]
-        if not gone and name not in volume.directories:
-            raise ToolError(f"there is no file or directory {path!r} on volume {volume_id!r}")
-        for each in gone:
-            del volume.files[each]
-        volume.directories = {each for each in volume.directories if each != name and not each.startswith(f"{name}/")}
-        return {"deleted": gone or [name]}
+        return {"deleted": self.platform.get_volume(volume_id).delete(path)}
 
     @tool("aegis.attachment.read", READS)
     async def read_attachment(self, volume_id: str, path: str) -> Answer:
@@ -156,7 +127,7 @@ class GitTools:
         """Commit everything that changed."""
         repository = self.platform.get_repository(binding_id)
         if not repository.changes:
-            raise ToolError("there is nothing to commit")
+            raise InTheWay("there is nothing to commit")
         repository.commits.append(self._hash(f"{repository.commits[-1]} {message} {repository.changes}"))
         repository.changes = ""
         return {"commit": repository.commits[-1], "message": message}
@@ -211,7 +182,7 @@ class ScriptTools:
     async def save_script(self, name: str, code: str, description: str = "", tags: list[str] | None = None) -> Answer:
         """Save a new script under a name of its own."""
         if any(script.name == name for script in self.platform.scripts.values()):
-            raise ToolError(f"there is a script {name!r} already; update it")
+            raise InTheWay(f"there is a script {name!r} already; update it")
         script = Script(name, code, description, tags or [], [code])
         self.platform.scripts[script.id] = script
         return self._describe(script)

@@ -13,7 +13,8 @@ from typing import Any
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 
-from proxy.demo.sample_platform import Platform, parse_manifest
+from proxy.demo.sample_definition import parse_manifest
+from proxy.demo.sample_platform import Platform
 from proxy.demo.tool_table import DESTROYS, READS, WRITES, Answer, tool
 
 NODES = ("edge-berlin-1", "edge-berlin-2", "edge-osaka-1")

@@ -10,22 +10,13 @@ from typing import Any
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
-from proxy.demo.sample_platform import Execution, Kind, Platform, manifest_of, parse_manifest, search
+from proxy.demo.sample_definition import Kind, manifest_of, parse_manifest, search
+from proxy.demo.sample_execution import Execution
+from proxy.demo.sample_platform import Platform
 from proxy.demo.tool_table import DESTROYS, READS, WRITES, Answer, tool
 
 Attachments = list[dict[str, Any]]
 WAIT_SECONDS = 300.0
-
-
-def describe(execution: Execution) -> Answer:
-    return {
-        "execution_id": execution.id,
-        "kind": execution.kind,
-        "subject": execution.subject,
-        "status": execution.outcome or "running",
-        "started_at": execution.started_at,
-        "input": execution.input,
-    }
 
 
 def page_log(execution: Execution, limit: int, offset: int) -> Answer:
@@ -91,7 +82,7 @@ class AgentTools:
     @tool("aegis.agent.wait", READS)
     async def wait_for_agent(self, execution_id: str, timeout_seconds: float = WAIT_SECONDS) -> Answer:
         """Wait until an execution of an agent has ended."""
-        return describe(await self.platform.wait(execution_id, timeout_seconds))
+        return (await self.platform.wait(execution_id, timeout_seconds)).describe()
 
 
 class TaskTools:
@@ -111,23 +102,23 @@ class TaskTools:
         if agent_id is None:
             raise ToolError("agent_id is needed: the id or the name of an agent")
         agent = self.platform.get_definition("agent", agent_id)
-        return describe(self.platform.start("task", agent.name, {"intent": intent, "input": input}))
+        return self.platform.start("task", agent.name, {"intent": intent, "input": input}).describe()
 
     @tool("aegis.task.list", READS)
     async def list_tasks(self, agent_id: str | None = None, limit: int = 50) -> Answer:
         """List tasks, of one agent or of all."""
         subject = None if agent_id is None else self.platform.get_definition("agent", agent_id).name
-        return {"executions": [describe(each) for each in self.platform.list_executions("task", subject)[-limit:]]}
+        return {"executions": [each.describe() for each in self.platform.list_executions("task", subject)[-limit:]]}
 
     @tool("aegis.task.status", READS)
     async def get_task_status(self, execution_id: str) -> Answer:
         """Say how a task is doing."""
-        return describe(self.platform.get_execution(execution_id))
+        return self.platform.get_execution(execution_id).describe()
 
     @tool("aegis.task.wait", READS)
     async def wait_for_task(self, execution_id: str, timeout_seconds: float = WAIT_SECONDS) -> Answer:
         """Wait until a task has ended."""
-        return describe(await self.platform.wait(execution_id, timeout_seconds))
+        return (await self.platform.wait(execution_id, timeout_seconds)).describe()
 
     @tool("aegis.task.logs", READS)
     async def read_task_logs(self, execution_id: str, limit: int = 100, offset: int = 0) -> Answer:
@@ -137,7 +128,7 @@ class TaskTools:
     @tool("aegis.task.cancel", DESTROYS)
     async def cancel_task(self, execution_id: str) -> Answer:
         """Cancel a running task."""
-        return describe(self.platform.cancel(execution_id))
+        return self.platform.cancel(execution_id).describe()
 
     @tool("aegis.task.remove", DESTROYS)
     async def remove_task(self, execution_id: str) -> Answer:
@@ -154,7 +145,7 @@ class WorkflowTools:
         self, tenant_id: str | None = None, scope: str | None = None, user_id: str | None = None
     ) -> Answer:
         """List the workflows you may see, of one scope (user, tenant, global) or of all."""
-        found = [each for each in self.platform.list_definitions("workflow") if scope in (None, each.scope)]
+        found = self.platform.list_definitions("workflow", scope)
         return {"workflows": [workflow.summarise() for workflow in found]}
 
     @tool("aegis.workflow.search", READS)
@@ -210,17 +201,17 @@ class WorkflowTools:
         workflow = self.platform.get_definition("workflow", name)
         execution = self.platform.start("workflow", workflow.name, {"intent": intent, "input": input}, seconds=None)
         await self.platform.run_workflow(execution, ctx.report_progress)
-        return describe(execution)
+        return execution.describe()
 
     @tool("aegis.workflow.status", READS)
     async def get_workflow_status(self, execution_id: str) -> Answer:
         """Say how a run of a workflow is doing."""
-        return describe(self.platform.get_execution(execution_id))
+        return self.platform.get_execution(execution_id).describe()
 
     @tool("aegis.workflow.wait", READS)
     async def wait_for_workflow(self, execution_id: str, timeout_seconds: float = WAIT_SECONDS) -> Answer:
         """Wait until a run of a workflow has ended."""
-        return describe(await self.platform.wait(execution_id, timeout_seconds))
+        return (await self.platform.wait(execution_id, timeout_seconds)).describe()
 
     @tool("aegis.workflow.logs", READS)
     async def read_workflow_logs(self, execution_id: str, limit: int = 100, offset: int = 0) -> Answer:
@@ -230,25 +221,25 @@ class WorkflowTools:
     @tool("aegis.workflow.executions.get", READS)
     async def get_workflow_execution(self, execution_id: str) -> Answer:
         """Return one run of a workflow."""
-        return describe(self.platform.get_execution(execution_id))
+        return self.platform.get_execution(execution_id).describe()
 
     @tool("aegis.workflow.executions.list", READS)
     async def list_workflow_executions(self, workflow_id: str | None = None, limit: int = 50) -> Answer:
         """List runs, of one workflow or of all."""
         subject = None if workflow_id is None else self.platform.get_definition("workflow", workflow_id).name
-        return {"executions": [describe(each) for each in self.platform.list_executions("workflow", subject)[-limit:]]}
+        return {"executions": [each.describe() for each in self.platform.list_executions("workflow", subject)[-limit:]]}
 
     @tool("aegis.workflow.cancel", DESTROYS)
     async def cancel_workflow(self, execution_id: str) -> Answer:
         """Cancel a running workflow."""
-        return describe(self.platform.cancel(execution_id))
+        return self.platform.cancel(execution_id).describe()
 
     @tool("aegis.workflow.signal", WRITES)
     async def signal_workflow(self, execution_id: str, response: str) -> Answer:
         """Answer a workflow that waits for a person."""
         execution = self.platform.get_execution(execution_id)
         execution.signals.append(response)
-        return describe(execution) | {"signals": len(execution.signals)}
+        return execution.describe() | {"signals": len(execution.signals)}
 
     @tool("aegis.workflow.remove", DESTROYS)
     async def remove_workflow_execution(self, execution_id: str) -> Answer:
@@ -260,21 +251,14 @@ class WorkflowTools:
         self, name: str, target_scope: str = "tenant", tenant_id: str | None = None, user_id: str | None = None
     ) -> Answer:
         """Make a workflow visible to a wider scope."""
-        return self._move(name, target_scope)
+        return self.platform.set_scope("workflow", name, target_scope).summarise()
 
     @tool("aegis.workflow.demote", WRITES)
     async def demote_workflow(
         self, name: str, target_scope: str = "user", tenant_id: str | None = None, user_id: str | None = None
     ) -> Answer:
         """Restrict a workflow to a narrower scope."""
-        return self._move(name, target_scope)
-
-    def _move(self, name: str, target_scope: str) -> Answer:
-        if target_scope not in ("user", "tenant", "global"):
-            raise ToolError(f"there is no scope {target_scope!r}; there are: user, tenant, global")
-        workflow = self.platform.get_definition("workflow", name)
-        workflow.scope = target_scope
-        return workflow.summarise()
+        return self.platform.set_scope("workflow", name, target_scope).summarise()
 
 
 class PipelineTools:
@@ -295,22 +279,19 @@ class PipelineTools:
         """Write and run a program that does what you say, with a volume to work on; returns at once."""
         volume = self.platform.get_volume(volume_id)
         execution = self.platform.start("pipeline", volume.id, {"intent": intent, "inputs": inputs})
-        return {"pipeline_execution_id": execution.id} | describe(execution)
+        return {"pipeline_execution_id": execution.id} | execution.describe()
 
     @tool("aegis.execute.status", READS)
     async def get_pipeline_status(self, pipeline_execution_id: str) -> Answer:
         """Say how a pipeline is doing."""
-        return describe(self.platform.get_execution(pipeline_execution_id))
+        return self.platform.get_execution(pipeline_execution_id).describe()
 
     @tool("aegis.execute.wait", READS)
     async def wait_for_pipeline(self, pipeline_execution_id: str, timeout_seconds: float = WAIT_SECONDS) -> Answer:
         """Wait until a pipeline has ended."""
-        return describe(await self.platform.wait(pipeline_execution_id, timeout_seconds))
+        return (await self.platform.wait(pipeline_execution_id, timeout_seconds)).describe()
 
     @tool("aegis.execution.file", READS)
     async def read_execution_file(self, execution_id: str, path: str) -> Answer:
         """Read a file an execution left behind; there is always a `log.txt`."""
-        execution = self.platform.get_execution(execution_id)
-        if path.strip("/") != "log.txt":
-            raise ToolError(f"execution {execution_id!r} left no file {path!r}; there is: log.txt")
-        return {"path": path, "content": "\n".join(execution.log)}
+        return {"path": path, "content": self.platform.get_execution(execution_id).read_file(path)}

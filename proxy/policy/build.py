@@ -14,6 +14,8 @@ from types import MappingProxyType
 from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
 from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry
 from proxy.policy.patterns import Pattern, contains, get_shared, overlaps, parse_path_pattern
+from proxy.policy.queries import build_query
+from proxy.policy.rules import Condition
 from proxy.policy.scopes import Scope, get_scope_fault, is_grantable, is_head, show, simplify
 from proxy.policy.source import Path, Source
 from proxy.policy.tables import build_table
@@ -111,14 +113,15 @@ def _build_routes(file: PolicyFile, catalogue: Mapping[str, Scope], source: Sour
     by_id = {entry.id: (entry, table) for entry, table in zip(file.routes, tables, strict=True)}
     for index, entry in enumerate(file.routes):
         tables[index] = _share_rules(entry, index, tables[index], by_id, source)
+    queries = [build_query(entry, ("routes", index), source) for index, entry in enumerate(file.routes)]
     return [
-        (pattern, _build_route(entry, table))
-        for entry, pattern, table in zip(file.routes, patterns, tables, strict=True)
+        (pattern, _build_route(entry, table, query))
+        for entry, pattern, table, query in zip(file.routes, patterns, tables, queries, strict=True)
         if pattern is not None
     ]
 
 
-def _build_route(entry: RouteEntry, table: RuleTable) -> Route:
+def _build_route(entry: RouteEntry, table: RuleTable, query: tuple[Condition, ...]) -> Route:
     return Route(
         id=entry.id,
         path=entry.path,
@@ -128,6 +131,10 @@ def _build_route(entry: RouteEntry, table: RuleTable) -> Route:
         rpc_denials=entry.rpc_denials,
         rules=table,
         messages=entry.messages,
+        public=entry.allow == "anyone",
+        query=query,
+        query_names=frozenset(entry.query or ()),
+        repeatable=frozenset(entry.repeatable or ()),
     )
 
 

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
-from proxy.identity import Owner
+from proxy.identity import Owner, OwnerId
 from proxy.policy.patterns import Pattern, is_tricky_uri, overlaps, parse_uri_template
 from proxy.policy.rules import (
     ABSENT,
     Allowed,
+    Condition,
     Decision,
     Denied,
     ReadLevel,
@@ -43,6 +45,7 @@ _READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
 _NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _STREAMED, _POSTED = frozenset({"GET"}), frozenset({"POST"})  # by the two paths of HTTP+SSE (MCP 2024-11-05)
+_NOBODY: Final = Owner(OwnerId(""), "", "", "", "")  # no condition takes an empty tenant or user for the owner's own
 _BROKEN = Denied(None, "the policy could not judge this request, so it is refused")
 
 ListedKind = Literal["tool", "prompt", "uri", "uri_template", "task"]
@@ -234,6 +237,10 @@ class Route:
     rpc_denials: Literal["json-rpc", "http-403"]
     rules: RuleTable = field(repr=False)
     messages: str | None = None  # of HTTP+SSE: the path of its POSTs
+    public: bool = False  # no key is wanted
+    query: tuple[Condition, ...] = ()
+    query_names: frozenset[str] = frozenset()  # of the members those conditions are about
+    repeatable: frozenset[str] = frozenset()  # members of the query that may stand twice, and are not judged
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -248,6 +255,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
+    """A route and what its path's variables stand for, decoded."""
+
     route: Route
     path_params: Mapping[str, str]
 
@@ -283,7 +292,7 @@ class Policy:
         for pattern, route in self.route_templates[None] if templates is None else templates:
             variables = pattern.find(path)
             if variables is not None:
-                return RouteMatch(route, variables)
+                return RouteMatch(route, _decode(variables) if "%" in path else variables)
         return None
 
     def check_scope(self, scope: str) -> None:
@@ -302,16 +311,31 @@ class Policy:
             effective = intersect(effective, simplify(scope for scope in held if self._is_known(scope)))
         return effective
 
-    def decide_http(self, match: RouteMatch, method: str, grants: frozenset[str], owner: Owner) -> Decision:
-        """A REST request, or GET and DELETE on a route whose POSTs are judged message by message."""
+    def decide_http(
+        self, match: RouteMatch, method: str, query: Mapping[str, str], grants: frozenset[str], owner: Owner
+    ) -> Decision:
+        """A REST request, or GET and DELETE on a route whose POSTs are judged message by message.
+
+        `query`: what `envelope.parse_query` made of it, with the names this route takes.
+        """
         try:
             name = f"{method} {match.route.path}"
             rule = match.route.rules.http.get(method)
             if rule is None:
                 return Denied(None, f"no rule allows {describe('http', name)}")
+            for condition in match.route.query:
+                if not condition.holds(query, owner):
+                    what = f"query member {condition.path[0]}"
+                    return Denied(rule.id, f"{describe('http', name)} wants its {what} to be {condition.describe()}")
             return rule.judge(name, match.path_params, grants, owner)
         except Exception:  # noqa: BLE001 - an error while deciding denies
             return _BROKEN
+
+    def decide_public(self, match: RouteMatch, method: str, query: Mapping[str, str]) -> Decision:
+        """A request that came without a key."""
+        if not match.route.public:
+            return Denied(None, f"{describe('http', f'{method} {match.route.path}')} needs a key")
+        return self.decide_http(match, method, query, frozenset(), _NOBODY)
 
     def decide_message(
         self, match: RouteMatch, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner
@@ -333,3 +357,9 @@ class Policy:
 
     def _is_known(self, scope: str) -> bool:
         return scope == EVERYTHING or is_grantable(scope, self.catalogue)
+
+
+def _decode(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """So that one name is one grant, for the tool and for the path. A canonical target never escapes a slash, a percent
+    sign, a backslash or a control character (`envelope`): decoded once, no name has a second reading or another's."""
+    return {name: unquote(value, errors="strict") for name, value in variables.items()}

@@ -114,7 +114,13 @@ class RouteEntry(_Entry):
     )
     rpc_denials: Literal["json-rpc", "http-403"] = "json-rpc"
     require: Require | None = Field(default=None, description="For every method of an http route without rules.")
-    allow: Literal["any-key"] | None = None
+    allow: Literal["any-key", "anyone"] | None = Field(
+        default=None, description="any-key: whatever it holds. anyone, on a whole http route: even without a key."
+    )
+    query: Where | None = Field(
+        default=None, description="Conditions on members of the query, by name; tenant and user only pass with one."
+    )
+    repeatable: Texts | None = Field(default=None, description="Members of the query that may stand there twice.")
     rules: Annotated[list[RuleEntry], Field(min_length=1)] | None = None
     rules_of: Text | None = Field(default=None, description="The id of the route whose rules hold here too.")
     every_tool: Where | None = Field(default=None, description="Conditions on every tool call, besides its rule's own.")

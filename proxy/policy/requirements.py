@@ -79,17 +79,21 @@ class Reader:
         return NeededScope(head, text, None)
 
     def parse_where(self, where: Mapping[str, ConditionEntry], path: Path) -> tuple[Condition, ...]:
-        parsed = [self._parse_condition(name, entry, (*path, name)) for name, entry in where.items()]
+        parsed = [
+            self.parse_condition(name, self.parse_field(name, (*path, name)), entry, (*path, name))
+            for name, entry in where.items()
+        ]
         return tuple(condition for condition in parsed if condition is not None)
 
-    def _parse_condition(self, name: str, entry: ConditionEntry, path: Path) -> Condition | None:
+    def parse_condition(
+        self, name: str, field: FieldPath | None, entry: ConditionEntry, path: Path
+    ) -> Condition | None:
         given = [word for word in ("absent_or", "equals", "one_of") if getattr(entry, word) is not None]
         if len(given) != 1:
             self.source.add_fault(path, f"{show(name)} needs one comparison", "write absent_or, equals or one_of")
             return None
         accepted = [value for value in (entry.absent_or, entry.equals) if value is not None]
         values, owner_fields = self._parse_values(entry.one_of or accepted, path)
-        field = self.parse_field(name, path)
         return Condition(field, given == ["absent_or"], values, owner_fields) if field is not None else None
 
     def _parse_values(

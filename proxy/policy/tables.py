@@ -126,7 +126,7 @@ class _TableBuilder:
 
     def _add_whole_route(self) -> None:
         for method in self.route.methods:
-            whole = RuleEntry(id=self.route.id, http=[method], require=self.route.require, allow=self.route.allow)
+            whole = RuleEntry(id=self.route.id, http=[method], require=self.route.require)
             rule = self._build_rule(whole, "http", self.route.id, self.path, self.variables)
             self._put("http", method, None, rule, (*self.path, "methods"))
 

@@ -58,7 +58,8 @@ async def test_a_policy_with_faults_is_refused_with_each_of_them(aegis: Command,
     assert (outcome.code, outcome.stdout) == (1, "")
     assert outcome.stderr.startswith("The configuration cannot be used:\n  ")
     assert all(line.startswith(f"  {path}:") for line in outcome.stderr.splitlines()[1:])
-    assert f"{path}:20: version" in outcome.stderr
+    line = path.read_text().splitlines().index("version: 2") + 1
+    assert f"{path}:{line}: version" in outcome.stderr
     assert "the document end marker ... is missing" in outcome.stderr
 
 

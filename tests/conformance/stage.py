@@ -64,6 +64,7 @@ class Stage:
         # dns-rebinding-protection sends the origin of the server itself, and wants to be let in.
         opened = settings.server.model_copy(update={"allowed_origins": [f"http://{listen}"]})
         # One session at a time: nobody else's events could be replayed.
+        assert settings.upstreams.mcp is not None
         resumed = settings.upstreams.mcp.model_copy(update={"resumable": True})
         upstreams = settings.upstreams.model_copy(update={"mcp": resumed})
         settings = settings.model_copy(update={"server": opened, "upstreams": upstreams})

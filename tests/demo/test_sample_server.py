@@ -8,100 +8,25 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx2
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
-from mcp_types import TextContent
 
-from proxy.demo.sample_platform import manifest_of
+from proxy.demo.assertion_check import AssertionCheck
+from proxy.demo.sample_definition import manifest_of
 from proxy.demo.sample_server import SampleServer, run_sample_server
+from tests.demo.callers import ERAS, GUARD_SECONDS, Rest, call, call_in_vain, connect
+from tests.demo.identities import ADA, ISSUER, Issuer, present, run_issuer
 
 ROOT = Path(__file__).parent.parent.parent
-ERAS = ["legacy", "auto", "2026-07-28"]
 ACCEPT = {"Accept": "application/json, text/event-stream"}
-GUARD_SECONDS = 10
-
-# Every tool of the platform with its arguments; * required.
-TABLE = """
-aegis.agent.list
-aegis.agent.search query* tenant_id limit
-aegis.agent.export name*
-aegis.agent.logs agent_id* limit offset
-aegis.agent.create manifest_yaml* force
-aegis.agent.update manifest_yaml* force
-aegis.agent.generate input attachments
-aegis.agent.delete agent_id*
-aegis.agent.wait execution_id* timeout_seconds
-aegis.task.execute agent_id intent input version attachments
-aegis.task.list agent_id limit
-aegis.task.status execution_id*
-aegis.task.wait execution_id* timeout_seconds
-aegis.task.logs execution_id* limit offset
-aegis.task.cancel execution_id*
-aegis.task.remove execution_id*
-aegis.workflow.list tenant_id scope user_id
-aegis.workflow.search query* tenant_id limit
-aegis.workflow.export name*
-aegis.workflow.validate manifest_yaml*
-aegis.workflow.create manifest_yaml* force
-aegis.workflow.update manifest_yaml* force
-aegis.workflow.generate input*
-aegis.workflow.delete name*
-aegis.workflow.run name* intent input blackboard version tenant_id
-aegis.workflow.status execution_id*
-aegis.workflow.wait execution_id* timeout_seconds
-aegis.workflow.logs execution_id* limit offset
-aegis.workflow.executions.get execution_id*
-aegis.workflow.executions.list workflow_id limit
-aegis.workflow.cancel execution_id*
-aegis.workflow.signal execution_id* response*
-aegis.workflow.remove execution_id*
-aegis.workflow.promote name* target_scope tenant_id user_id
-aegis.workflow.demote name* target_scope tenant_id user_id
-aegis.execute.intent volume_id* intent inputs language timeout_seconds
-aegis.execute.status pipeline_execution_id*
-aegis.execute.wait pipeline_execution_id* timeout_seconds
-aegis.execution.file execution_id* path*
-aegis.volume.list
-aegis.volume.create label* size_limit_bytes*
-aegis.volume.delete volume_id*
-aegis.volume.quota
-aegis.file.list volume_id* path
-aegis.file.read volume_id* path*
-aegis.file.write volume_id* path* content*
-aegis.file.mkdir volume_id* path*
-aegis.file.delete volume_id* path*
-aegis.attachment.read volume_id* path*
-aegis.git.clone repo_url* label* credential_binding_id git_ref sparse_paths auto_refresh shallow
-aegis.git.list page limit
-aegis.git.status binding_id*
-aegis.git.refresh binding_id*
-aegis.git.diff binding_id* staged
-aegis.git.commit binding_id* message*
-aegis.git.push binding_id* remote ref
-aegis.git.delete binding_id*
-aegis.script.list tag q
-aegis.script.get id*
-aegis.script.save name* code* description tags
-aegis.script.update id* name* code* description tags
-aegis.script.delete id*
-aegis.schema.get key*
-aegis.schema.validate kind* manifest_yaml*
-aegis.runtime.list
-aegis.tools.list limit offset
-aegis.tools.search query limit
-aegis.system.info
-aegis.system.config
-aegis.edge.fleet.list target*
-aegis.edge.fleet.invoke target* tool_name* args
-aegis.edge.fleet.cancel fleet_command_id*
-"""
 
 
 @pytest.fixture
@@ -110,28 +35,10 @@ async def server() -> AsyncIterator[SampleServer]:
         yield running
 
 
-def connect(server: SampleServer, mode: str = "auto") -> Client:
-    return Client(streamable_http_client(server.mcp_url), mode=mode)
-
-
-async def call(client: Client, tool: str, /, **arguments: Any) -> dict[str, Any]:
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert isinstance(result.structured_content, dict)
-    return result.structured_content
-
-
-async def call_in_vain(client: Client, tool: str, /, **arguments: Any) -> str:
-    result = await client.call_tool(tool, arguments)
-    assert result.is_error
-    assert isinstance(result.content[0], TextContent)
-    return result.content[0].text
-
-
-async def initialize(http: aiohttp.ClientSession, url: str) -> str:
+async def initialize(http: aiohttp.ClientSession, url: str, headers: Mapping[str, str] = ACCEPT) -> str:
     params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-    async with http.post(url, json=message, headers=ACCEPT) as response:
+    async with http.post(url, json=message, headers=headers) as response:
         assert response.status == 200
         await response.read()
         return response.headers["Mcp-Session-Id"]
@@ -140,29 +47,6 @@ async def initialize(http: aiohttp.ClientSession, url: str) -> str:
 def run_message(**params: Any) -> dict[str, Any]:
     call = {"name": "aegis.workflow.run", "arguments": {"name": "nightly-etl"}, **params}
     return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call}
-
-
-@pytest.mark.parametrize("mode", ERAS)
-async def test_every_tool_of_the_platform_is_listed_with_its_arguments(server: SampleServer, mode: str) -> None:
-    async with connect(server, mode) as client:
-        assert (client.protocol_version == "2026-07-28") is (mode != "legacy")
-        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert [*listed] == [line.split()[0] for line in TABLE.split("\n") if line]
-    for line in filter(None, TABLE.split("\n")):
-        name, *arguments = line.split()
-        schema = listed[name].input_schema
-        assert set(schema["properties"]) == {argument.rstrip("*") for argument in arguments}
-        assert set(schema.get("required", [])) == {argument[:-1] for argument in arguments if argument.endswith("*")}
-        assert listed[name].description
-
-
-async def test_arguments_have_the_types_of_the_platform(server: SampleServer) -> None:
-    async with connect(server) as client:
-        listed = {tool.name: tool.input_schema["properties"] for tool in (await client.list_tools()).tools}
-    assert listed["aegis.workflow.run"]["name"]["type"] == "string"
-    assert {"type": "object", "additionalProperties": True} in listed["aegis.workflow.run"]["input"]["anyOf"]
-    assert listed["aegis.agent.create"]["force"]["type"] == "boolean"
-    assert listed["aegis.agent.logs"]["limit"]["type"] == "integer"
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -257,25 +141,6 @@ async def test_definitions_are_really_created_updated_moved_and_deleted(server: 
         assert "sort-mail" not in str(await call(client, "aegis.agent.list"))
 
 
-async def test_volumes_and_files_are_really_kept_and_seen_as_resources(server: SampleServer) -> None:
-    async with connect(server) as client:
-        volume = (await call(client, "aegis.volume.create", label="notes", size_limit_bytes=10))["id"]
-        await call(client, "aegis.file.write", volume_id=volume, path="/a/b c.txt", content="hello")
-        assert "quota" in await call_in_vain(
-            client, "aegis.file.write", volume_id=volume, path="/x", content="far too long"
-        )
-        uris = [resource.uri for resource in (await client.list_resources()).resources]
-        assert uris[-1] == f"aegis://volumes/{volume}/a/b%20c.txt"
-        assert "hello" in str((await client.read_resource(uris[-1])).contents)
-        await call(client, "aegis.file.delete", volume_id=volume, path="/a")
-        assert "there is no file" in await call_in_vain(client, "aegis.file.read", volume_id=volume, path="/a/b c.txt")
-        await call(client, "aegis.volume.delete", volume_id=volume)
-        with pytest.raises(MCPError, match="there is no volume"):
-            await client.read_resource(uris[-1], cache_mode="bypass")
-        templates = (await client.list_resource_templates()).resource_templates
-    assert [template.uri_template for template in templates] == ["aegis://volumes/{volume}/{+path}"]
-
-
 async def test_repositories_and_scripts_are_really_kept(server: SampleServer) -> None:
     async with connect(server) as client:
         clone = await call(client, "aegis.git.clone", repo_url="https://git.example/shop.git", label="shop")
@@ -331,27 +196,6 @@ async def test_a_pipeline_leaves_its_log_as_a_file(server: SampleServer) -> None
         assert (await call(client, "aegis.execute.wait", **given))["status"] == "completed"
         kept = await call(client, "aegis.execution.file", execution_id=started["execution_id"], path="log.txt")
         assert kept["content"].endswith("completed")
-
-
-@pytest.mark.parametrize("mode", ERAS)
-async def test_unknown_tools_names_and_arguments_get_errors_a_model_can_read(server: SampleServer, mode: str) -> None:
-    async with connect(server, mode) as client:
-        assert "Unknown tool: aegis.nothing" in await call_in_vain(client, "aegis.nothing")
-        answer = await call_in_vain(client, "aegis.workflow.run", name="nightly")
-        assert "there are: nightly-etl, onboard-customer, report-weekly" in answer
-        assert "Field required" in await call_in_vain(client, "aegis.workflow.run")
-
-
-async def test_the_prompt_tells_what_an_execution_did(server: SampleServer) -> None:
-    async with connect(server) as client:
-        assert [prompt.name for prompt in (await client.list_prompts()).prompts] == ["explain-execution"]
-        run = await call(client, "aegis.workflow.run", name="nightly-etl")
-        prompt = await client.get_prompt("explain-execution", {"execution_id": run["execution_id"]})
-        assert "step 30 of 30 done" in str(prompt.messages[0].content)
-        with pytest.raises(MCPError, match="there is no execution"):
-            await client.get_prompt("explain-execution", {"execution_id": "x"})
-        with pytest.raises(MCPError, match="there is no prompt"):
-            await client.get_prompt("other")
 
 
 async def test_a_deleted_session_is_gone(server: SampleServer) -> None:
@@ -424,6 +268,50 @@ async def test_a_port_in_use_is_an_error_not_an_exit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         async with run_sample_server(port=taken.getsockname()[1]):
             pytest.fail("it started")
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with run_issuer({"ed": Ed25519PrivateKey.generate()}) as issuer:
+        yield issuer
+
+
+async def test_with_a_check_it_answers_nobody_but_whom_an_assertion_names(issuer: Issuer) -> None:
+    check = AssertionCheck(issuer.jwks_uri, "mcp", ISSUER)
+    async with run_sample_server(run_seconds=0, check=check) as server, aiohttp.ClientSession() as http:
+        rest = Rest(http, server.url)
+        assert await rest.ask("GET", "/health") == {"status": "ok"}
+        paths = ("/mcp/v1", "/mcp/v1/sse", "/mcp/v1/messages", "/proxy/v1/executions/x/stream", "/nothing", "/health/x")
+        for method in ("GET", "POST", "DELETE"):
+            for path in paths:
+                assert "a token is needed" in await rest.ask_in_vain(method, path, 401)
+        stale = present(issuer.sign("ed", exp=1))
+        assert "expired" in await rest.ask_in_vain("POST", "/mcp/v1", 401, headers=stale)
+        assert [*server.platform.callers_seen] == []
+        async with (
+            httpx2.AsyncClient(headers=dict(present(issuer.sign("ed")))) as authenticated,
+            Client(streamable_http_client(server.mcp_url, http_client=authenticated)) as client,
+        ):
+            assert (await call(client, "aegis.workflow.run", name="nightly-etl"))["status"] == "completed"
+        assert {*server.platform.callers_seen} == {ADA}
+
+
+async def test_as_a_command_it_requires_assertions_when_it_is_told_where_their_keys_are(issuer: Issuer) -> None:
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "proxy.demo.sample_server", "--jwks-uri", issuer.jwks_uri, "--audience", "here",
+        "--issuer", "there", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert command.stdout is not None
+    url = (await command.stdout.readline()).decode().strip()
+    async with aiohttp.ClientSession() as http:
+        rest = Rest(http, url)
+        assert "a token is needed" in await rest.ask_in_vain("POST", "", 401, json={})
+        for why, claims in {"Audience": {"iss": "there"}, "Invalid issuer": {"aud": "here"}}.items():
+            headers = present(issuer.sign("ed", None, **claims))
+            assert why in await rest.ask_in_vain("POST", "", 401, headers=headers)
+        assert await initialize(http, url, {**ACCEPT, **present(issuer.sign("ed", aud="here", iss="there"))})
+    command.send_signal(signal.SIGINT)
+    assert await command.wait() == 0
 
 
 async def test_it_runs_as_a_command_and_ends_at_an_interrupt() -> None:

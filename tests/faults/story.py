@@ -84,7 +84,7 @@ def decide(policy: Policy, state: KeyState, sent: Sent) -> Allowed | Denied:
         return Denied(None, "the key is not active")
     grants = policy.effective_scopes(state.scopes, (), state.tier)
     if sent.tool is None:
-        return policy.decide_http(match, "GET", grants, OWNER)
+        return policy.decide_http(match, "GET", {}, grants, OWNER)
     params = {"name": sent.tool, "arguments": dict(sent.arguments)}
     return policy.decide_message(match, "tools/call", params, grants, OWNER)
 

@@ -333,13 +333,13 @@ async def test_the_official_client_polls_a_stream_that_the_server_ended_early(
 
 
 async def test_an_event_id_on_a_plain_route_is_not_ours_to_judge(stage: Stage, http: aiohttp.ClientSession) -> None:
-    """Its streams were not signed; what resumes them begins anew."""
+    """The path says whose events they are, and the path has been judged: its streams are resumed as they were."""
     stage = dataclasses.replace(stage, policy=parse_policy(POLICY_OF_ROUTES, "policy of routes"))
     key = await stage.mint(scopes=("workflow:run:nightly",))
     request = form_request("GET", "/v1/workflows/nightly", "Last-Event-ID: 5", token=key.token)
     async with CanaryUpstream() as canary, stage.proxy(canary.url) as proxy:
         assert (await ask_raw(proxy.data_address, request)).status == 200
-        assert "LAST_EVENT_ID" not in canary.requests[-1].fold()
+        assert canary.requests[-1].fold()["LAST_EVENT_ID"] == ["5"]
 
 
 # Tasks

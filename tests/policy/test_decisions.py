@@ -78,7 +78,7 @@ def test_what_cannot_be_judged_is_denied(method: Any, params: Any, held: frozens
     if not isinstance(params, dict):
         assert isinstance(POLICY.decide_message(MATCH, method, params, held, OWNER), Denied)
     assert isinstance(POLICY.decide_message(MATCH, [method], {}, held, OWNER), Denied)  # type: ignore[arg-type]
-    assert isinstance(POLICY.decide_http(MATCH, {"GET": 1}, held, OWNER), Denied)  # type: ignore[arg-type]
+    assert isinstance(POLICY.decide_http(MATCH, {"GET": 1}, {}, held, OWNER), Denied)  # type: ignore[arg-type]
     assert POLICY.may_list(MATCH, "tool", ["x"], held, OWNER) is False  # type: ignore[arg-type]
 
 

@@ -262,6 +262,37 @@ def test_routes_inside_one_another_are_accepted(paths: tuple[str, ...]) -> None:
         ("{ id: r, path: /r, methods: [POST], upstream: u, protocol: mcp, rules_of: first }", "first has no rules"),
         ("{ id: r, path: /r, methods: [POST], upstream: u, protocol: mcp, rules_of: r }", "r has no rules"),
         ("{ id: r, path: /r, methods: [POST], upstream: u, rules_of: first }", "has rules_of"),
+        ("{ id: r, path: /r, methods: [GET], upstream: u, allow: everybody }", "'any-key' or 'anyone'"),
+        (
+            "{ id: r, path: /r, methods: [GET], upstream: u, require: workflow:list, allow: anyone }",
+            "require and allow",
+        ),
+        (
+            "{ id: r, path: /r, methods: [GET], upstream: u, allow: anyone, rules: [{ http: [GET], allow: any-key }] }",
+            "has allow and rules",
+        ),
+        (
+            "{ id: r, path: /r, methods: [GET], upstream: u, rules: [{ http: [GET], allow: anyone }] }",
+            "rules[0].allow: Input should be 'any-key'",
+        ),
+        ("{ id: r, path: /r, methods: [POST], upstream: u, protocol: mcp, allow: anyone }", "protocol mcp has allow"),
+        (
+            "{ id: r, path: /r, messages: /m, methods: [GET, POST], upstream: u, protocol: mcp-sse, allow: anyone }",
+            "protocol mcp-sse has allow",
+        ),
+        (
+            "{ id: r, path: /r, methods: [POST], upstream: u, protocol: mcp, rules: [{ tool: t, allow: any-key }],"
+            " query: { a: { equals: b } } }",
+            "route r with protocol mcp takes no members in its query",
+        ),
+        (
+            "{ id: r, path: /r, methods: [POST], upstream: u, protocol: mcp, rules: [{ tool: t, allow: any-key }],"
+            " repeatable: [a] }",
+            "route r with protocol mcp takes no members in its query",
+        ),
+        ("{ id: r, path: /r, methods: [GET], upstream: u, allow: any-key, query: {} }", "at least 1 item"),
+        ("{ id: r, path: /r, methods: [GET], upstream: u, allow: any-key, repeatable: [] }", "at least 1 item"),
+        ("{ id: r, path: /r, methods: [GET], upstream: u, allow: any-key, repeatable: a }", "valid list"),
     ],
 )
 def test_a_faulty_route_is_refused_in_its_line(route: str, message: str) -> None:
@@ -269,6 +300,97 @@ def test_a_faulty_route_is_refused_in_its_line(route: str, message: str) -> None
     faults = find_faults(text)
     assert {fault.line for fault in faults} == set(get_marked_lines(text))
     assert any(message in fault.message for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("member", "message", "mend"),
+    [
+        ("a: {}", "a needs one comparison", "absent_or, equals or one_of"),
+        ("a: { equals: x, absent_or: y }", "a needs one comparison", "absent_or, equals or one_of"),
+        ("a: { matches: x }", "matches is not a word of the policy", "take it out"),
+        ("a: { equals: 5 }", "a compares with 5, and what stands in a query is a text", 'write "5", in quotes'),
+        ("a: { absent_or: true }", "a compares with true", 'write "true", in quotes'),
+        ("a: { one_of: [x, false] }", "a compares with false", 'write "false", in quotes'),
+        ("a: { equals: 1.5 }", "must be a text", "policy.schema.json"),
+        ('a: { equals: "{owner.tier}" }', "{owner.tier} names nothing", "{owner.tenant} or {owner.subject}"),
+        ("token: { equals: x }", "token is where keys leak", "Authorization: Bearer"),
+        ("Access_Token: { equals: x }", "Access_Token is where keys leak", "Authorization: Bearer"),
+        ("apiKey: { equals: x }", "apiKey is where keys leak", "Authorization: Bearer"),
+        ('"key[]": { equals: x }', "key[] is where keys leak", "Authorization: Bearer"),
+        ("two words: { equals: x }", "two words names no member of a query", "after a letter"),
+        ('"a[b]": { equals: x }', "a[b] names no member of a query", "after a letter"),
+        ('"tenant_id\\0": { equals: x }', "names no member of a query", "after a letter"),
+    ],
+)
+def test_a_fault_of_a_condition_on_the_query_stands_in_its_line(member: str, message: str, mend: str) -> None:
+    text = f"""{_HEAD}routes:
+  - id: r
+    path: /r
+    methods: [GET]
+    upstream: u
+    allow: any-key
+    query:
+      fine: {{ absent_or: "{{owner.tenant}}" }}
+      {member} #!
+...
+"""
+    (fault,) = find_faults(text)
+    assert fault.line == get_marked_lines(text)[0]
+    assert message in fault.message
+    assert mend in fault.mend
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "mend"),
+    [
+        ("judged", "judged is in query, too", "stands once"),
+        ("Judged", "Judged is in query, too", "stands once"),
+        ('"judged[]"', "judged[] is in query, too", "stands once"),
+        ("tenant_id", "tenant_id says who is meant", "a condition on it under query:"),
+        ("userId", "userId says who is meant", "a condition on it under query:"),
+        ("access_token", "access_token is where keys leak", "Authorization: Bearer"),
+        ('"a b"', "a b names no member of a query", "after a letter"),
+    ],
+)
+def test_a_member_that_must_stand_once_is_refused_among_those_that_may_stand_twice(
+    name: str, message: str, mend: str
+) -> None:
+    text = f"""{_HEAD}routes:
+  - id: r
+    path: /r
+    methods: [GET]
+    upstream: u
+    allow: any-key
+    query: {{ judged: {{ equals: x }} }}
+    repeatable:
+      - fine
+      - "list[]"
+      - {name} #!
+...
+"""
+    (fault,) = find_faults(text)
+    assert fault.line == get_marked_lines(text)[0]
+    assert message in fault.message
+    assert mend in fault.mend
+
+
+def test_a_route_open_to_anyone_cannot_compare_with_an_owner() -> None:
+    check_marked(
+        f"""{_HEAD}routes:
+  - id: r
+    path: /r
+    methods: [GET]
+    upstream: u
+    allow: anyone
+    query:
+      format: {{ one_of: [json, yaml] }}
+      tenant_id: {{ absent_or: "{{owner.tenant}}" }} #!
+      user_id: {{ one_of: [x, "{{owner.subject}}"] }} #!
+...
+""",
+        "tenant_id compares with the owner of a key, and anyone has none",
+        "user_id compares with the owner of a key, and anyone has none",
+    )
 
 
 _SSE = "{ id: s, methods: [GET, POST], upstream: u, protocol: mcp-sse, rules_of: mcp, "

@@ -514,9 +514,9 @@ def test_prompts_and_completions_are_judged_by_what_they_name(
 
 def test_http_methods_of_a_message_route_have_their_own_rules(with_rules: Rules, owner: Owner) -> None:
     policy, match = with_rules("- { http: GET, allow: any-key }\n".replace("GET", "[GET]") + RUN)
-    assert policy.decide_http(match, "GET", NOTHING, owner) == Allowed("mcp/http:GET", ())
+    assert policy.decide_http(match, "GET", {}, NOTHING, owner) == Allowed("mcp/http:GET", ())
     for method in ("DELETE", "POST", "PUT", "get"):
-        assert policy.decide_http(match, method, EVERYTHING, owner) == Denied(
+        assert policy.decide_http(match, method, {}, EVERYTHING, owner) == Denied(
             None, f"no rule allows request {method} /mcp"
         )
 
@@ -672,14 +672,14 @@ def test_rest_routes_are_judged_by_method_and_path(
     policy = with_routes(REST)
     match = policy.find_route(path)
     assert match is not None
-    assert isinstance(policy.decide_http(match, method, grants, owner), Allowed) is allowed
+    assert isinstance(policy.decide_http(match, method, {}, grants, owner), Allowed) is allowed
 
 
 def test_a_rest_denial_reads_well(with_routes: Routes, owner: Owner) -> None:
     policy = with_routes(REST)
     match = policy.find_route("/v1/workflows/x/run")
     assert match is not None
-    decision = policy.decide_http(match, "POST", NOTHING, owner)
+    decision = policy.decide_http(match, "POST", {}, NOTHING, owner)
     assert isinstance(decision, Denied)
     assert decision.rule == "run"
     assert decision.why == "request POST /v1/workflows/{name}/run needs scope workflow:run:x"
@@ -746,7 +746,7 @@ def test_a_route_of_http_sse_has_two_paths_each_with_its_method(with_routes: Rou
     assert stream.route.find_methods("/mcp/post") == frozenset({"POST"})
     for grants in (held("workflow:list"), NOTHING):
         assert is_allowed((policy, messages), call("t"), grants, owner) is bool(grants)
-        assert isinstance(policy.decide_http(stream, "GET", grants, owner), Allowed) is bool(grants)
+        assert isinstance(policy.decide_http(stream, "GET", {}, grants, owner), Allowed) is bool(grants)
     other = policy.find_route("/mcp/other")
     assert other is not None
     assert other.route.find_methods("/mcp/other") == other.route.methods

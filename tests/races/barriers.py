@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-import proxy.heart
+import proxy.server
 import proxy.upstream
 from proxy.clock import SystemClock
 from proxy.identity import KeyId, Principal
@@ -235,5 +235,5 @@ class SleepingClock(SystemClock):
 def put_to_sleep(monkeypatch: pytest.MonkeyPatch) -> SleepingClock:
     """The clock of the proxy that is built next."""
     clock = SleepingClock()
-    monkeypatch.setattr(proxy.heart, "SystemClock", lambda: clock)
+    monkeypatch.setattr(proxy.server, "SystemClock", lambda: clock)
     return clock
