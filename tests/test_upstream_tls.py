@@ -6,7 +6,9 @@ import asyncio
 import datetime
 import ipaddress
 import itertools
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from proxy.errors import Reason
+from proxy.errors import Reason, UpstreamError
 from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
 from proxy.upstream_upload import MAX_UNSENT_BYTES
 from tests.hostile_origin import Peer, answering
@@ -201,3 +203,33 @@ async def test_what_reading_an_upload_raises_over_tls_leaves_the_request_incompl
     assert error.value is fault
     await origin.peers[0].wait_gone()
     assert origin.requests == []
+
+
+async def test_what_is_injected_beneath_tls_is_no_answer_not_even_at_the_end_of_a_connection(
+    stage: UpstreamStage, shown: ssl.SSLContext, trusted: ssl.SSLContext
+) -> None:
+    go = threading.Event()
+
+    def serve() -> None:
+        connected, _ = listener.accept()
+        protected = shown.wrap_socket(connected, server_side=True)
+        protected.recv(65536)
+        go.wait(10)
+        with socket.socket(fileno=protected.detach()) as bare:
+            bare.sendall(HELLO)
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    def inject() -> None:
+        """Before the loop can read: writing meets the reset first."""
+        if upload.reads == 1:
+            go.set()
+            serving.join()
+
+    upload = Flood(itertools.repeat(b"x" * 65536), look=inject)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        _, sending = begin(stage.make(listener.getsockname()[1], ssl_context=trusted), upload)
+        with pytest.raises(UpstreamError) as error:
+            await sending
+    assert error.value.reason is Reason.UPSTREAM_UNREACHABLE

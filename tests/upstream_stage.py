@@ -76,7 +76,12 @@ async def post(upstream: Upstream, body: bytes = b"{}") -> UpstreamResponse:
 def begin(upstream: Upstream, upload: Upload) -> tuple[UpstreamCall, asyncio.Task[UpstreamResponse]]:
     """Start to send an upload; the call, and the task that waits for its answer."""
     call = upstream.open()
-    return call, asyncio.create_task(call.send("POST", "/mcp", HEADERS, upload))
+
+    async def send() -> UpstreamResponse:
+        async with asyncio.timeout(60):
+            return await call.send("POST", "/mcp", HEADERS, upload)
+
+    return call, asyncio.create_task(send())
 
 
 async def fetch(upstream: Upstream) -> bytes:

@@ -39,7 +39,8 @@ async def test_five_hundred_idle_streams_disturb_nobody_and_leave_nothing(
     key = await stage.mint()
     upstream = await asyncio.start_server(endless, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}"
-    async with upstream, stage.proxy(url) as proxy, asyncio.timeout(3 * GUARD_SECONDS):
+    patience = {"lease_seconds": GUARD_SECONDS, "grace_seconds": GUARD_SECONDS}  # five hundred at once hold up any loop
+    async with upstream, stage.proxy(url, revocation=patience) as proxy, asyncio.timeout(3 * GUARD_SECONDS):
         wire = Wire(http, get_mcp_url(proxy))
         assert await wire.call(key.token, "aegis.runtime.list") == 200
         descriptors, tasks = count_descriptors(), len(asyncio.all_tasks())
