@@ -18,6 +18,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from proxy.client_response import check_unanswered
 from proxy.envelope import SUPPORTED_VERSIONS
 from proxy.errors import Reason, Refusal, RequestError, UnavailableError
 from proxy.logs import get_logger
@@ -165,8 +166,7 @@ class ClientConnection(RequestHandler):
             refusal = RequestError(Reason.INTERNAL, "The request could not be handled.")
         else:
             refusal = RequestError(Reason.REQUEST_UNREADABLE, "This is not a request that can be read as HTTP/1.1.")
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer has begun already")
+        check_unanswered(request)
         response = self._refuse(refusal)
         response.force_close()
         return response

@@ -46,6 +46,14 @@ def _close_unread(request: web.BaseRequest, answer: web.StreamResponse) -> web.S
     return answer
 
 
+def check_unanswered(request: web.BaseRequest) -> None:
+    """Nothing of a second answer may stand inside the first: that one is cut. Raises ConnectionResetError."""
+    if request.writer.output_size > 0:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("an answer has begun already")
+
+
 def cut(body: bytes, *, then: Callable[[], Awaitable[bytes]] | None) -> Callable[[], Awaitable[bytes]]:
     """Something to read a body from in pieces, and then what follows it; b"" at its end."""
     pieces = (body[start : start + WHOLE_ANSWER_BYTES] for start in range(0, len(body), WHOLE_ANSWER_BYTES))

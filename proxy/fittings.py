@@ -35,7 +35,13 @@ from proxy.request_body import BodyLimits
 from proxy.settings import Settings, TlsSettings, UpstreamSettings
 from proxy.signing_keys import BEAT_SECONDS, SigningKeys
 from proxy.upstream import Upstream
-from proxy.upstream_identity import NO_IDENTITY, Identity, make_assertion_identity, make_header_identity
+from proxy.upstream_identity import (
+    NO_IDENTITY,
+    Identity,
+    add_credential,
+    make_assertion_identity,
+    make_header_identity,
+)
 
 log = get_logger("server")
 
@@ -57,9 +63,7 @@ def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
     )
 
 
-def open_signing_keys(
-    settings: Settings, database: Database, instance: UUID, clock: Clock
-) -> SigningKeys | None:  # fmt: skip
+def open_signing_keys(settings: Settings, database: Database, instance: UUID, clock: Clock) -> SigningKeys | None:
     """None: no upstream is told by assertions who is asking. Raises ConfigError."""
     assertions = settings.assertions
     if all(upstream.identity.profile != "assertion" for upstream in settings.upstreams.configured.values()):
@@ -99,12 +103,17 @@ def make_assertions(settings: Settings, signing_keys: SigningKeys, clock: Clock)
 
 
 def _make_identity(name: str, settings: UpstreamSettings, assertions: Assertions | None) -> Identity:
-    identity = settings.identity
-    if identity.profile == "headers":
-        return make_header_identity(identity.headers)
-    if identity.profile == "assertion" and assertions is not None:
-        return make_assertion_identity(assertions, identity.audience or name, identity.header)
-    return NO_IDENTITY
+    """How the upstream of this name learns who is asking, and that we do."""
+    written = settings.identity
+    if written.profile == "none":
+        identity = NO_IDENTITY
+    elif written.profile == "headers":
+        identity = make_header_identity(written.headers)
+    else:
+        assert assertions is not None, "they are made wherever one upstream wants them"
+        identity = make_assertion_identity(assertions, written.audience or name, written.header)
+    token = settings.bearer_token
+    return add_credential(identity, token.get_secret_value()) if token is not None else identity
 
 
 def _make_tls(name: str, settings: UpstreamSettings) -> ssl.SSLContext | None:
@@ -140,11 +149,9 @@ def open_destinations(
             ssl_context=_make_tls(name, upstream_settings),
         )
         stack.push_async_callback(upstream.aclose)
-        token = upstream_settings.bearer_token
         destinations[name] = Destination(
             upstream,
             upstream_settings.url.base_path.rstrip("/"),
-            token.get_secret_value() if token else None,
             _make_identity(name, upstream_settings, assertions),
             upstream_settings.resumable,
         )

@@ -29,6 +29,7 @@ from proxy.handles import (
 )
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
+from proxy.policy import RouteMatch
 from proxy.relay import Limits, Relay
 from proxy.request_body import RequestUpload
 from proxy.session_store import SessionStore, hash_session_id
@@ -41,11 +42,10 @@ from proxy.verification import refuse_ended
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An upstream, the path its URL begins with, and the credential of our own that it expects."""
+    """An upstream, the path its URL begins with, and how it learns who is asking."""
 
     upstream: Upstream
     base_path: str = ""
-    bearer_token: str | None = field(default=None, repr=False)
     identity: Identity = NO_IDENTITY
     resumable: bool = False  # it keeps the events of each session apart
 
@@ -105,7 +105,7 @@ class Forwarder:
         self, permit: Permit, exchange: Exchange, outbound: Outbound, request: web.BaseRequest
     ) -> web.StreamResponse:
         """Send, and relay the answer. Raises Refusal while nothing has been answered yet."""
-        destination = self._find_destination(permit)
+        destination = find_destination(self._destinations, permit.match)
         relay = Relay(
             permit,
             exchange,
@@ -124,7 +124,6 @@ class Forwarder:
             await relay.wait_open()
             headers = form_upstream_headers(
                 outbound.headers,
-                bearer_token=destination.bearer_token,
                 request_id=outbound.request_id,
                 last_event_id=self._open_event_id(permit, destination, outbound),
                 identity=destination.identity.form(exchange.principal),
@@ -150,12 +149,6 @@ class Forwarder:
         finally:
             call.abort()
             relay.unwatch()
-
-    def _find_destination(self, permit: Permit) -> Destination:
-        destination = self._destinations.get(permit.match.route.upstream)
-        if destination is None:
-            raise UpstreamError(Reason.UPSTREAM_UNREACHABLE, "The upstream of this route is not configured.")
-        return destination
 
     async def _form_allow(self, permit: Permit, exchange: Exchange) -> Allow:
         """What lists may show: a list of tasks, the key's own; everything else, what the policy would let it use."""
@@ -254,6 +247,14 @@ class Forwarder:
         except UnavailableError:
             self._cleanup.end_unbound(upstream, session_id, version, principal.key_id)
             raise
+
+
+def find_destination(destinations: Mapping[str, Destination], match: RouteMatch) -> Destination:
+    """Where the route leads. Raises UpstreamError."""
+    destination = destinations.get(match.route.upstream)
+    if destination is None:
+        raise UpstreamError(Reason.UPSTREAM_UNREACHABLE, "The upstream of this route is not configured.")
+    return destination
 
 
 def check_answer(response: UpstreamResponse, protocol: str) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from proxy.authorization import Permit, admit, authorize
 from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
+from proxy.client_response import check_unanswered
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
 from proxy.discovery import JWKS_PATH, Discovery
@@ -129,7 +130,7 @@ class FrontDoor:
             response = await self._walk(request, passage)
             outcome, status = passage.ended or (FORWARDED if passage.match else PUBLISHED), response.status
         except Refusal as refusal:
-            _check_unanswered(request)
+            check_unanswered(request)
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
             if isinstance(refusal, UpstreamError) and passage.match is not None:
@@ -139,7 +140,7 @@ class FrontDoor:
         except Exception:
             # Whatever was not foreseen refuses: nothing may pass because a check fell over.
             log.exception("check_failed", request_id=passage.request_id)
-            _check_unanswered(request)
+            check_unanswered(request)
             fallen = UnavailableError(Reason.INTERNAL, "The request could not be checked.", retry_after_seconds=1)
             response = self._refuse(fallen, request, passage)
             outcome, status = fallen.reason, response.status
@@ -356,11 +357,3 @@ def _check_no_body(request: web.BaseRequest) -> None:
     """Two readers may differ in whether a GET or DELETE has one (RFC 9110 section 9.3.1). Raises RequestError."""
     if request.method not in WITH_BODY and request.body_exists:
         raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
-
-
-def _check_unanswered(request: web.BaseRequest) -> None:
-    """Nothing of a second answer may stand inside the first. Raises ConnectionResetError."""
-    if request.writer.output_size > 0:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the answer had begun")

@@ -58,14 +58,13 @@ SERVER = ("Server", "aegis-proxy")  # no version, and not a word about what we a
 def form_upstream_headers(
     headers: Collection[tuple[str, str]],
     *,
-    bearer_token: str | None,
     request_id: str,
     last_event_id: str | None = None,
     identity: Collection[tuple[str, str]] = (),
     identity_names: Collection[str] = (),
 ) -> list[tuple[str, str]]:
-    """The client's headers as the upstream may see them, and what is ours to say. `identity`: who is asking;
-    `identity_names`: all headers that could say so, folded, present or not."""
+    """The client's headers as the upstream may see them, and what is ours to say. `identity`: who is asking,
+    and our own credential; `identity_names`: all headers that could say the former, folded, present or not."""
     kept = [
         (name, value)
         for name, value in headers
@@ -81,12 +80,11 @@ def form_upstream_headers(
     kept.append(("X-Request-Id", request_id))
     if last_event_id is not None:
         kept.append(("Last-Event-ID", last_event_id))
-    if bearer_token is not None:
-        kept.append(("Authorization", f"Bearer {bearer_token}"))
     kept.extend(identity)
     return kept
 
 
+@lru_cache(maxsize=1024)  # as above
 def fold_header(name: str) -> str:
     """One form for all spellings that some server might take for the same name (`X-Key-Id`, `x_key_id`, `XKeyID`)."""
     return _SEPARATORS.sub("", name).lower()

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from proxy.client_response import begin_stream
 from proxy.envelope import Target
-from proxy.errors import Reason, Refusal, UpstreamError
-from proxy.forwarding import Destination, check_answer
+from proxy.errors import Refusal
+from proxy.forwarding import Destination, check_answer, find_destination
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.policy import RouteMatch
 from proxy.request_body import BodyLimits, RequestUpload
@@ -33,14 +33,11 @@ class PublicForwarder:
         self, match: RouteMatch, target: Target, request: web.BaseRequest, request_id: str
     ) -> web.StreamResponse:
         """Send and relay. Raises Refusal while nothing has been answered yet."""
-        destination = self._destinations.get(match.route.upstream)
-        if destination is None:
-            raise UpstreamError(Reason.UPSTREAM_UNREACHABLE, "The upstream of this route is not configured.")
+        destination = find_destination(self._destinations, match)
         # Not held: whoever sends it has proven nothing.
         body = RequestUpload(request, self._limits) if request.body_exists else b""
         headers = form_upstream_headers(
             request.headers.items(),
-            bearer_token=None,
             request_id=request_id,
             identity_names=destination.identity.names,
         )

@@ -131,8 +131,6 @@ class SessionCleanup:
         if destination is None or path is None:
             return None
         headers += [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]
-        if destination.bearer_token is not None:
-            headers.append(("Authorization", f"Bearer {destination.bearer_token}"))
         headers += destination.identity.form_own()
         call = destination.upstream.open()
         try:

@@ -50,7 +50,28 @@ def pass_any(_event: bytes) -> bool:
     return True
 
 
-class EventRewriter:
+class _Rewriter:
+    """Bytes in, bytes out, once it is clear whether the stream starts with a BOM, which passes as it is."""
+
+    def __init__(self) -> None:
+        self._opening: bytes | None = b""  # until that is clear
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._opening is None:
+            return self._rewrite_chunk(chunk)
+        beginning = self._opening + chunk
+        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
+            self._opening = beginning
+            return b""
+        self._opening = None
+        bom = _BOM if beginning.startswith(_BOM) else b""
+        return bom + self._rewrite_chunk(beginning[len(bom) :])
+
+    def _rewrite_chunk(self, chunk: bytes) -> bytes:
+        raise NotImplementedError
+
+
+class EventRewriter(_Rewriter):
     """Bytes in, bytes out: each complete event passes through `rewrite`, which returns what is sent instead.
 
     `rewrite` sees an event with its line ends and the blank line; it returns the same bytes to let it pass, or b"" to
@@ -65,10 +86,10 @@ class EventRewriter:
         max_event_bytes: int,
         pass_large: Callable[[bytes], bool] | None = None,
     ) -> None:
+        super().__init__()
         self._rewrite = rewrite
         self._max_event_bytes = max_event_bytes
         self._pass_large = pass_large
-        self._opening: bytes | None = b""  # until it is clear whether the stream starts with a BOM
         self._event = bytearray()  # what has come of the present event, the line in progress included
         self._line_is_empty = True
         self._skipping = False  # the rest of an event that was too large
@@ -77,9 +98,7 @@ class EventRewriter:
         self._sent_last = True  # ... and shares the fate of the line
         self.dropped = 0
 
-    def feed(self, chunk: bytes) -> bytes:
-        if self._opening is not None:
-            return self._open(self._opening + chunk)
+    def _rewrite_chunk(self, chunk: bytes) -> bytes:
         if not chunk:
             return b""
         sent = b""
@@ -94,14 +113,6 @@ class EventRewriter:
         rest = self._opening or bytes(self._event)
         self._opening, self._event = None, bytearray()
         return self._judge(rest) if rest else b""
-
-    def _open(self, beginning: bytes) -> bytes:
-        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
-            self._opening = beginning
-            return b""
-        self._opening = None
-        bom = _BOM if beginning.startswith(_BOM) else b""
-        return bom + self.feed(beginning[len(bom) :])
 
     def _end_cr_lf(self) -> bytes:
         if self._event:
@@ -143,23 +154,21 @@ class EventRewriter:
         return sent
 
 
-class IdRewriter:
+class IdRewriter(_Rewriter):
     """Bytes in, bytes out: the value of every `id` field passes through `rewrite`, which returns what is sent instead;
     None leaves the field out, and so does an id longer than `max_id_bytes`. Every other byte passes as it came, and at
     once: only a line that may be an `id` waits for its end.
     """
 
     def __init__(self, rewrite: Callable[[bytes], bytes | None], *, max_id_bytes: int) -> None:
+        super().__init__()
         self._rewrite = rewrite
         self._max_id_bytes = max_id_bytes
         self._line: bytes | None = b""  # what has come of a line that may be an `id`; None within any other
-        self._opening: bytes | None = b""  # until it is clear whether the stream starts with a BOM
         self._leaving_out = False  # within an id that is too long
         self._left_out_cr = False  # a LF that follows belongs to the line that was left out
 
-    def feed(self, chunk: bytes) -> bytes:
-        if self._opening is not None:
-            return self._open(self._opening + chunk)
+    def _rewrite_chunk(self, chunk: bytes) -> bytes:
         if self._left_out_cr:
             self._left_out_cr = not chunk
             chunk = chunk.removeprefix(b"\n")
@@ -171,14 +180,6 @@ class IdRewriter:
         """The stream has ended within a line."""
         rest, self._line = self._opening or self._line or b"", None
         return self._rewrite_line(rest)
-
-    def _open(self, beginning: bytes) -> bytes:
-        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
-            self._opening = beginning
-            return b""
-        self._opening = None
-        bom = _BOM if beginning.startswith(_BOM) else b""
-        return bom + self.feed(beginning[len(bom) :])
 
     def _take(self, piece: bytes) -> bytes:
         ended = piece.endswith(_LINE_ENDS)

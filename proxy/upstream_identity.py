@@ -74,6 +74,16 @@ def make_header_identity(headers: Mapping[str, Claim]) -> Identity:
     return Identity(frozenset(map(fold_header, headers)), form, list)
 
 
+def add_credential(identity: Identity, bearer_token: str) -> Identity:
+    """The same, and that it is we who ask: a token of our own, whoever asks through us."""
+    credential = [("Authorization", f"Bearer {bearer_token}")]
+    return Identity(
+        identity.names,
+        lambda principal: credential + identity.form(principal),
+        lambda: credential + identity.form_own(),
+    )
+
+
 def form_claim(principal: Principal, claim: Claim) -> str:
     """A claim as a header value. Scopes are parted by blanks; those inside a scope are encoded."""
     match claim:

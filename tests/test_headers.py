@@ -18,6 +18,7 @@ from proxy.headers import (
     form_client_headers,
     form_upstream_headers,
 )
+from proxy.upstream_identity import NO_IDENTITY, add_credential
 
 OURS = {"accept-encoding", "x-request-id"}
 names = st.text(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=20)
@@ -26,7 +27,8 @@ values = st.text(st.characters(min_codepoint=1, max_codepoint=0x10FFFF), max_siz
 
 def cross(*fields: tuple[str, str], bearer_token: str | None = None) -> CIMultiDict[str]:
     """The fields as the upstream sees them."""
-    return CIMultiDict(form_upstream_headers(fields, bearer_token=bearer_token, request_id="ours"))
+    identity = NO_IDENTITY if bearer_token is None else add_credential(NO_IDENTITY, bearer_token)
+    return CIMultiDict(form_upstream_headers(fields, request_id="ours", identity=identity.form_own()))
 
 
 def fold(name: str) -> str:
@@ -47,7 +49,7 @@ def aliases(draw: st.DrawFn) -> str:
 
 @given(st.lists(st.tuples(names | aliases(), values), max_size=6))
 def test_nothing_crosses_that_could_be_folded_into_a_name_of_ours(fields: list[tuple[str, str]]) -> None:
-    for name, value in form_upstream_headers(fields, bearer_token=None, request_id="ours"):
+    for name, value in form_upstream_headers(fields, request_id="ours"):
         if (name, value) in (("Accept-Encoding", "identity"), ("X-Request-Id", "ours")):
             continue
         assert (name, value) in fields
@@ -72,7 +74,7 @@ def test_without_a_credential_of_our_own_none_is_sent() -> None:
 def test_what_a_client_has_to_say_crosses_in_its_order() -> None:
     fields = [("Accept", "a"), ("MCP-Protocol-Version", "2026-07-28"), ("Mcp-Param-Region", "eu"), ("Accept", "b"),
               ("User-Agent", "x"), ("Mcp-Session-Id", "s"), ("traceparent", "00-1")]  # fmt: skip
-    assert form_upstream_headers(fields, bearer_token=None, request_id="r")[: len(fields)] == fields
+    assert form_upstream_headers(fields, request_id="r")[: len(fields)] == fields
 
 
 @pytest.mark.parametrize(

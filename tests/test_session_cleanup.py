@@ -20,6 +20,7 @@ from proxy.sealing import Seal
 from proxy.session_cleanup import MAX_AT_ONCE, SessionCleanup
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.upstream import Upstream, parse_upstream_address
+from proxy.upstream_identity import NO_IDENTITY, add_credential
 from tests.clocks import ManualClock
 from tests.hostile_origin import HostileOrigin, Peer, Script, answering
 from tests.records import find_rights, make_record
@@ -57,13 +58,14 @@ class Instance:
             idle_seconds=IDLE_SECONDS,
             timer=ManualClock().boot,
         )
+        identity = NO_IDENTITY if bearer_token is None else add_credential(NO_IDENTITY, bearer_token)
         self.used: set[tuple[str, bytes]] = set()
         self.sweeps = 0
         self._keys = KeyStore(database)
         self.upstream = Upstream(parse_upstream_address(f"http://127.0.0.1:{port}"))
         self.cleanup = SessionCleanup(
             self.store,
-            {"mcp": Destination(self.upstream, base_path, bearer_token)},
+            {"mcp": Destination(self.upstream, base_path, identity)},
             paths={"mcp": "/mcp/v1"},
             timeout_seconds=timeout_seconds,
             read_rights=self._read_rights,

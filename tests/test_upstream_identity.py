@@ -14,6 +14,7 @@ from proxy.identity import KeyId, Owner, OwnerId, Principal
 from proxy.upstream_identity import (
     NO_IDENTITY,
     Claim,
+    add_credential,
     form_claim,
     form_value,
     make_assertion_identity,
@@ -126,6 +127,14 @@ def test_in_authorization_an_assertion_is_a_bearer_token(header: str) -> None:
     assert identity.form(PRINCIPAL) == [(header, "Bearer ada-for-api")]
     assert identity.form_own() == [(header, "Bearer proxy-for-api")]
     assert identity.names == {"authorization"}
+
+
+def test_a_credential_of_our_own_is_said_beside_whoever_asks_and_alone_for_ourselves() -> None:
+    identity = add_credential(make_assertion_identity(Voucher(), "mcp", "X-Zaru-User-Token"), "ours")
+    assert identity.form(PRINCIPAL) == [("Authorization", "Bearer ours"), ("X-Zaru-User-Token", "ada-for-mcp")]
+    assert identity.form_own() == [("Authorization", "Bearer ours"), ("X-Zaru-User-Token", "proxy-for-mcp")]
+    assert identity.names == {"xzaruusertoken"}
+    assert "ours" not in repr(identity)
 
 
 def test_where_nobody_needs_to_know_nothing_is_said() -> None:
