@@ -9,43 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import mcp_types as types
-import uvicorn
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.demo.sample_server import GRACE_SECONDS, MCP_PATH, _shut_down
+from proxy.demo.sample_server import MCP_PATH, run_application
+from tests.shared_events import SharedEvents
 from tests.staging import MODERN
 
 Caller = ServerRequestContext[Any]
 RETRY_MILLISECONDS = 20
 SURE = "sure"
-
-
-class EventLog(EventStore):
-    """The events of all sessions, in one row; an id is a place in it."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, types.JSONRPCMessage | None]] = []
-
-    async def store_event(self, stream_id: str, message: types.JSONRPCMessage | None) -> str:
-        self._events.append((stream_id, message))
-        return str(len(self._events))
-
-    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
-        place = int(last_event_id)
-        stream_id, _ = self._events[place - 1]
-        for number, (stream, message) in enumerate(self._events[place:], place + 1):
-            if stream == stream_id and message is not None:
-                await send_callback(EventMessage(message, str(number)))
-        return stream_id
 
 
 @dataclass
@@ -98,7 +77,7 @@ class ResumableUpstream:
             "resumable", on_call_tool=self.call_tool, on_read_resource=self.read_resource, on_list_tools=self.list_tools
         )
         application = server.streamable_http_app(
-            streamable_http_path=MCP_PATH, event_store=EventLog(), retry_interval=RETRY_MILLISECONDS
+            streamable_http_path=MCP_PATH, event_store=SharedEvents(), retry_interval=RETRY_MILLISECONDS
         )
 
         async def note_headers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,23 +100,8 @@ def _say(text: str) -> types.CallToolResult:
 @contextlib.asynccontextmanager
 async def run_resumable_upstream() -> AsyncIterator[ResumableUpstream]:
     upstream = ResumableUpstream()
-    config = uvicorn.Config(
-        upstream.build_application(),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        ws="none",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    await server.startup(sockets=[listener])
-    upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        yield upstream
-    finally:
-        upstream.released.set()
-        await _shut_down(server, listener)
+    async with run_application(upstream.build_application(), "127.0.0.1", 0) as upstream.url:
+        try:
+            yield upstream
+        finally:
+            upstream.released.set()

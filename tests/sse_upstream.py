@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import mcp_types as types
-import uvicorn
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
@@ -23,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.demo.sample_server import GRACE_SECONDS, _shut_down
+from proxy.demo.sample_server import run_application
 
 Caller = ServerRequestContext[Any]
 STREAM_PATH, MESSAGES_PATH = "/mcp/v1/sse", "/elsewhere/messages/"
@@ -132,22 +130,6 @@ def form_state(about: str) -> str:
 @contextlib.asynccontextmanager
 async def run_sse_upstream(prefix: str = "") -> AsyncIterator[SseUpstream]:
     upstream = SseUpstream()
-    config = uvicorn.Config(
-        upstream.build_application(prefix),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        ws="none",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    await server.startup(sockets=[listener])
-    upstream.url = f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}"
-    try:
+    async with run_application(upstream.build_application(prefix), "127.0.0.1", 0) as url:
+        upstream.url = url + prefix
         yield upstream
-    finally:
-        await _shut_down(server, listener)

@@ -66,7 +66,6 @@ TESTED_BY = {
     "relay.py": "tests/journeys/test_leaving.py",
     "public.py": "tests/journeys/test_identity.py",
     "request_body.py": "tests/journeys/test_rest.py",
-    "upstream_socket.py": "tests/test_upstream_connection.py",
     "settings_shapes.py": "tests/test_settings.py",
     # What only shows between several instances and a database.
     "listener.py": "tests/faults/test_lost_news.py",

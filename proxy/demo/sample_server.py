@@ -101,7 +101,7 @@ async def run_sample_server(
     """Serve in the current event loop while the context lasts; port 0 picks a free one. Raises OSError."""
     with TemporaryDirectory(prefix="aegis-sample-") as directory:
         platform = Platform(Path(directory), run_seconds, steps)
-        async with _serve(build_application(platform, host, check), host, port) as url:
+        async with run_application(build_application(platform, host, check), host, port) as url:
             try:
                 yield SampleServer(url, platform)
             finally:
@@ -109,8 +109,11 @@ async def run_sample_server(
 
 
 @asynccontextmanager
-async def _serve(application: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """`Server.serve` is not used: it takes the signals of the process, and looks ten times a second whether to end."""
+async def run_application(application: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Its URL, while it is served in this event loop; port 0 picks a free one. Raises OSError.
+
+    `Server.serve` is not used: it takes the signals of the process, and looks ten times a second whether to end.
+    """
     config = uvicorn.Config(
         application,
         log_config=None,

@@ -17,12 +17,12 @@ import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
-from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
 from tests.conformance import fixtures, questions, tasks
 from tests.conformance.fixtures import Caller, PromptAnswer, State, ToolAnswer
+from tests.shared_events import SharedEvents
 
 PATH = "/mcp"
 NAME = "aegis-conformance"
@@ -32,30 +32,6 @@ HINT = CacheHint(ttl_ms=60_000, scope="public")
 TOOLS = {tool.name: tool for tool in (*fixtures.TOOLS, *questions.TOOLS, *tasks.TOOLS)}
 PROMPTS = {prompt.name: prompt for prompt in (*fixtures.PROMPTS, *questions.PROMPTS)}
 Page = types.PaginatedRequestParams | None
-
-
-class Events(EventStore):
-    """What a client that reconnects is told: everything since the event it names, of that event's stream.
-
-    One store for all sessions, as the SDK has it: an id tells nothing of whose it is.
-    """
-
-    def __init__(self) -> None:
-        self._events: list[tuple[str, types.JSONRPCMessage | None]] = []
-
-    async def store_event(self, stream_id: str, message: types.JSONRPCMessage | None) -> str:
-        self._events.append((stream_id, message))
-        return str(len(self._events))
-
-    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
-        known = int(last_event_id) if last_event_id.isdecimal() else 0
-        if not 0 < known <= len(self._events):
-            return None
-        wanted = self._events[known - 1][0]
-        for number, (stream_id, message) in enumerate(self._events[known:], known + 1):
-            if stream_id == wanted and message is not None:
-                await send_callback(EventMessage(message, str(number)))
-        return wanted
 
 
 async def list_tools(_: Caller, _page: Page) -> types.ListToolsResult:
@@ -141,7 +117,7 @@ def main() -> None:
     logging.getLogger("mcp").setLevel(logging.ERROR)  # it warns of the refusals that the suite provokes
     warnings.simplefilter("ignore", MCPDeprecationWarning)  # half of the fixtures are about what is deprecated
     application = build_server().streamable_http_app(
-        streamable_http_path=PATH, event_store=Events(), retry_interval=RETRY_MILLISECONDS
+        streamable_http_path=PATH, event_store=SharedEvents(), retry_interval=RETRY_MILLISECONDS
     )
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}", flush=True)  # noqa: T201

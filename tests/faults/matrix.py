@@ -36,7 +36,7 @@ ROWS: tuple[Row, ...] = (
 
 NOT_STAGED = {
     "pgbouncer in transaction mode": "it takes a pgbouncer; tests/test_listener.py has a listener that LISTENs in vain",
-    "certificates rotated": "the upstreams here speak plain HTTP; tests/test_upstream_tls.py has them with TLS",
+    "certificates rotated": "these upstreams speak plain HTTP; tests/upstream/test_upstream_tls.py has them with TLS",
 }
 """Rows of the design that no row here is, and why."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
+import jwt as pyjwt
 import pytest
 from joserfc import jwk, jwt
 
@@ -176,14 +175,8 @@ async def test_after_a_revocation_no_assertion_is_made_and_the_last_one_dies_wit
             assert (answer.status, answer.reason) == (401, Reason.KEY_REVOKED)
         assert len(canary.requests) == sent
     tokens = {dict(request.fields)[HEADER] for request in canary.requests}
-    latest = max(jwt_claims(token)["exp"] for token in tokens)
+    latest = max(pyjwt.decode(token, options={"verify_signature": False})["exp"] for token in tokens)
     assert latest <= revoked_at + 60
-
-
-def jwt_claims(token: str) -> dict[str, Any]:
-    body = token.split(".")[1]
-    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    return claims
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])

@@ -9,7 +9,6 @@ import itertools
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from proxy.upstream import UpstreamAborted, UpstreamResponse
 from proxy.upstream_upload import MAX_UNSENT_BYTES
 from tests.hostile_origin import Peer, answering
 from tests.uploads import Faucet, Flood
 from tests.upstream_stage import (
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     OK,
     UpstreamStage,
     begin,
@@ -39,18 +37,6 @@ from tests.upstream_stage import (
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 @pytest.fixture(scope="module")

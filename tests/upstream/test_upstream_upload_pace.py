@@ -6,20 +6,19 @@ import asyncio
 import hashlib
 import itertools
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamAborted, UpstreamCall
+from proxy.upstream import UpstreamAborted, UpstreamCall
 from proxy.upstream_upload import MAX_UNSENT_BYTES
 from tests.hostile_origin import Peer
 from tests.uploads import Faucet, Flood
 from tests.upstream_stage import (
     CHUNKED,
     HELLO,
-    LOOP_POLICIES,
     UpstreamStage,
     begin,
     get_outflow,
@@ -31,18 +30,6 @@ from tests.upstream_stage import (
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
 
 BLOCK = b"x" * 65536
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 async def test_64_mib_pass_a_slow_reader_in_flat_memory_and_nothing_is_lost(stage: UpstreamStage) -> None:

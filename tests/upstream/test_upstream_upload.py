@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream
 from proxy.upstream_upload import UploadLengthError, carry
 from tests.hostile_origin import Peer, answering
 from tests.uploads import Faucet, Flood, ReadRequest
@@ -20,7 +19,6 @@ from tests.upstream_stage import (
     CHUNKED,
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     OK,
     UpstreamStage,
     begin,
@@ -36,18 +34,6 @@ BLOCK = b"x" * 65536
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n"
 REFUSED = b"HTTP/1.1 413 L\r\nContent-Length: 5\r\n\r\nlarge"
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 # The framing.

@@ -18,7 +18,6 @@ from tests.upstream_stage import (
     CHUNKED,
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     OK,
     UpstreamStage,
     fetch,
@@ -28,12 +27,6 @@ from tests.upstream_stage import (
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
 
 
 @pytest.fixture(params=[Upstream, ReferenceUpstream], ids=["own", "reference"])

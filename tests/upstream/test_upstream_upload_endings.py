@@ -10,14 +10,13 @@ from contextlib import suppress
 import pytest
 
 from proxy.errors import Reason, RequestError, UpstreamError
-from proxy.upstream import UploadLengthError, Upstream, UpstreamAborted, UpstreamResponse
+from proxy.upstream import UploadLengthError, UpstreamAborted, UpstreamResponse
 from tests.hostile_origin import HostileOrigin, Peer, answering
 from tests.uploads import Faucet, Flood, ReadRequest
 from tests.upstream_stage import (
     CHUNKED,
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     OK,
     UpstreamStage,
     begin,
@@ -31,18 +30,6 @@ from tests.upstream_stage import (
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
 
 BLOCK = b"x" * 65536
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamAborted, UpstreamCall, UpstreamResponse
+from proxy.upstream import UpstreamAborted, UpstreamCall, UpstreamResponse
 from proxy.upstream import parse_upstream_address as parse
 from proxy.upstream_answer import Answer
 from proxy.upstream_connection import PAUSE_ABOVE_BYTES, RECEIVE_BUFFER_BYTES, UpstreamConnection
@@ -19,7 +18,6 @@ from tests.upstream_stage import (
     CHUNKED,
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     OK,
     UpstreamStage,
     fetch,
@@ -29,18 +27,6 @@ from tests.upstream_stage import (
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 async def test_the_request_on_the_wire_is_exactly_this(stage: UpstreamStage) -> None:

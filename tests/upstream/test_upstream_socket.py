@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from proxy.errors import Reason, UpstreamError
-from proxy.upstream import Upstream, UpstreamCall
+from proxy.upstream import UpstreamCall
 from tests.hostile_origin import answering
 from tests.uploads import Faucet, Flood
-from tests.upstream_stage import HEADERS, HELLO, LOOP_POLICIES, UpstreamStage, begin, get_transport, wait_until
+from tests.upstream_stage import HEADERS, HELLO, UpstreamStage, begin, get_transport, wait_until
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
 
 BLOCK = b"x" * 65536
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 def get_user_timeout_ms(call: UpstreamCall) -> int:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from proxy.errors import Reason
-from proxy.upstream import Upstream, UpstreamAborted, UpstreamResponse
+from proxy.upstream import UpstreamAborted, UpstreamResponse
 from tests.hostile_origin import Peer, answering
 from tests.upstream_stage import (
     CHUNKED,
     HEADERS,
     HELLO,
-    LOOP_POLICIES,
     UpstreamStage,
     count_open_sockets,
     fetch,
@@ -26,18 +25,6 @@ from tests.upstream_stage import (
 )
 
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
-
-
-@pytest.fixture(params=LOOP_POLICIES)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
-@pytest.fixture
-async def stage() -> AsyncIterator[UpstreamStage]:
-    async with UpstreamStage(Upstream) as stage:
-        yield stage
 
 
 async def test_idle_connections_expire(stage: UpstreamStage) -> None:
