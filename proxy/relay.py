@@ -20,7 +20,7 @@ from proxy.challenges import form_problem, form_rpc_error
 from proxy.client_response import WHOLE_ANSWER_BYTES, begin_stream, cut, form_whole
 from proxy.endpoints import Endpoints
 from proxy.errors import Reason, Refusal, UpstreamError
-from proxy.filtering import Allow, SseFilter, UnfilterableAnswer, filter_answer, is_list_request, refuse_lists
+from proxy.filtering import ListView, SseFilter, UnfilterableAnswer, filter_answer, refuse_lists
 from proxy.handles import MAX_EVENT_ID_BYTES, Handles
 from proxy.interjection import Interjector
 from proxy.logs import get_logger
@@ -57,7 +57,7 @@ class Relay:
         request: web.BaseRequest,
         *,
         judge_flow: Callable[[], Flow],
-        allow: Allow,
+        lists: ListView,
         handles: Handles,
         endpoints: Endpoints | None,
         bind_tasks: Callable[[list[str]], Awaitable[None]],
@@ -68,10 +68,10 @@ class Relay:
         self._exchange = exchange
         self._request = request
         self._judge_flow = judge_flow
-        self._allow = allow
+        self._lists = lists
         self._handles = handles
         self._endpoints = endpoints
-        self._subscription = find_subscription(permit.message, exchange.principal.grants)
+        self._subscription = find_subscription(permit.message, exchange.view)
         self._interjector: Interjector | None = None
         self._bind_tasks = bind_tasks
         self._limits = limits
@@ -91,11 +91,6 @@ class Relay:
         message = self._permit.message
         return message.id if message is not None and message.kind == "request" else None
 
-    @property
-    def _asks_list(self) -> bool:
-        """Whether the answer is a list, or a stream on which one may come at any time."""
-        return self._permit.message is None or is_list_request(self._permit.message)
-
     # Hooks.
 
     def watch(self, abort: Callable[[], None]) -> None:
@@ -112,6 +107,7 @@ class Relay:
         self._exchange.on_end = self._exchange.on_resume = self._exchange.inject = None
         if self._interjector is not None:
             self._interjector.close()
+            self._interjector = None
         self._request.protocol.on_lost = None  # type: ignore[attr-defined]
         if self._drain_timer is not None:
             self._drain_timer.cancel()
@@ -137,9 +133,9 @@ class Relay:
             self._interjector.wake()
 
     def _announce(self) -> None:
-        """Who listens for changes of lists hears that they look different to a key whose rights have changed."""
+        """Who listens for changes of lists hears that they look different now: to this key, or to all."""
         if self._subscription is not None and self._interjector is not None:
-            for notice in self._subscription.form_notices(self._exchange.principal.grants):
+            for notice in self._subscription.form_notices(self._exchange.view):
                 self._interjector.say(notice)
 
     def _note_client_left(self) -> None:
@@ -179,7 +175,7 @@ class Relay:
         is_events = headers.get("Content-Type", "").lower().startswith(EVENT_STREAM) and not acknowledges
         # By shape, whatever was asked: servers route answers by the id alone, and a client may use one twice.
         listing = protocol != "http" and not acknowledges
-        if listing and self._asks_list:
+        if listing and self._lists.strict:
             headers["Cache-Control"] = "no-store"  # what one key may see is nobody else's
         if is_events:
             return await self._stream_events(response, headers, listing)
@@ -194,7 +190,9 @@ class Relay:
         # Larger than a client takes at once: in pieces, so that it can be ended between them.
         length = str(len(body)) if complete else response.headers.get("Content-Length")
         read = cut(body, then=None if complete else response.read_chunk)
-        return await self._stream(response, headers, refuse_lists(read) if listing and not complete else read, length)
+        return await self._stream(
+            response, headers, refuse_lists(read, self._lists) if listing and not complete else read, length
+        )
 
     async def _take_in(self, response: UpstreamResponse, listing: bool) -> tuple[bytes, bool]:
         """What has to be read before any of it is sent, and whether that is all: a list to be filtered, a result that
@@ -202,7 +200,7 @@ class Relay:
         body = response.try_read_all()
         if body is not None:
             return body, True
-        if listing and self._asks_list:
+        if listing and self._lists.strict:
             return await response.read_all(self._limits.max_answer_bytes), True
         declared = response.headers.get("Content-Length", "")
         limit = self._limits.max_answer_bytes if listing else WHOLE_ANSWER_BYTES
@@ -219,7 +217,7 @@ class Relay:
         """A whole answer as this key may see it."""
         if listing and body:
             try:
-                body = filter_answer(body, self._allow, strict=self._asks_list)
+                body = filter_answer(body, self._lists)
             except UnfilterableAnswer as error:
                 if not 200 <= status < 300:
                     return b""  # an error page is no list: its status says it all
@@ -266,7 +264,7 @@ class Relay:
         headers["X-Accel-Buffering"] = "no"
         answer = begin_stream(self._request, response, headers, None)
         limit = self._limits.max_answer_bytes
-        sse_filter = SseFilter(self._allow, max_event_bytes=limit, strict=self._asks_list) if listing else None
+        sse_filter = SseFilter(self._lists, max_event_bytes=limit) if listing else None
         rewriters = [*([sse_filter] if sse_filter else []), *self._form_handle_rewriters()]
         interjector = Interjector(self._may_interject, lambda event: self._write(answer, event))
         try:
