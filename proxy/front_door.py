@@ -2,14 +2,15 @@
 
 present → verify → read the message → authorise → claim the session → forward → record. Each step hands on a different
 type, so that a skipped check is a type error. In goes an aiohttp request, out comes the answer; every refusal on the
-way is answered here, in one place, and every request leaves one decision line.
+way is answered here, in one place, and every request is recorded.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from aiohttp import web
 
@@ -29,16 +30,26 @@ from proxy.envelope import (
     parse_query,
     parse_target,
 )
-from proxy.errors import CredentialError, Reason, Refusal, RequestError, UnavailableError, UpstreamError
+from proxy.errors import (
+    CredentialError,
+    DeniedError,
+    Reason,
+    Refusal,
+    RequestError,
+    UnavailableError,
+    UpstreamError,
+)
 from proxy.forwarding import Forwarder, Outbound
 from proxy.handles import Binder, find_task_ids
 from proxy.headers import SAFETY, SERVER
-from proxy.identity import KeyId
+from proxy.identity import Principal
+from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
 from proxy.metrics import Metrics
-from proxy.policy import Policy, RouteMatch
+from proxy.policy import RouteMatch
 from proxy.public import PublicForwarder
+from proxy.recording import PLAIN, Passage, Recorder
 from proxy.request_body import BodyLimits, RequestUpload, read_body
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Registry
@@ -48,11 +59,9 @@ from proxy.verification import Verifier
 
 log = get_logger("decision")
 
-PLAIN = Dialect(json_rpc=False)
 # Outcomes that are no refusals.
 FORWARDED, PUBLISHED, CLIENT_LEFT = "forwarded", "published", "client_left"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +77,6 @@ class DoorRules:
     read_jwks: Callable[[], Awaitable[bytes]] | None = None  # where the public keys of assertions are for everybody
 
 
-@dataclass(slots=True)
-class Passage:
-    """What becomes known of one request on its way: the decision line, and how to say no.
-
-    `key_id` is the one presented, verified or not: whoever watches a key wants to see its refusals, too. Of a message
-    by HTTP+SSE, `session` is the one its URL names, and `message_target` where that takes its messages upstream.
-    """
-
-    request_id: str
-    started: float
-    match: RouteMatch | None = None
-    key_id: KeyId | None = None
-    message: Message | None = None
-    permit: Permit | None = None
-    rpc_id: str | int | None = None
-    ended: Reason | None = None
-    session: tuple[str, bytes] | None = None
-    message_target: str | None = field(default=None, repr=False)
-    dialect: Dialect = field(default=PLAIN)
-
-
 class FrontDoor:
     """Where every request of a client comes in."""
 
@@ -96,7 +84,7 @@ class FrontDoor:
         self,
         *,
         rules: DoorRules,
-        policy: Policy,
+        live: LivePolicy,
         verifier: Verifier,
         registry: Registry,
         session_store: SessionStore,
@@ -104,11 +92,12 @@ class FrontDoor:
         binder: Binder,
         forwarder: Forwarder,
         public: PublicForwarder,
+        recorder: Recorder,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         self._rules = rules
-        self._policy = policy
+        self._live = live
         self._verifier = verifier
         self._registry = registry
         self._session_store = session_store
@@ -118,12 +107,12 @@ class FrontDoor:
         self._public = public
         self._metrics = metrics
         self._clock = clock
-        self._log = log.bind()  # once: a lazy logger is assembled anew for every line
+        self._recorder = recorder
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
-        passage = Passage(secrets.token_hex(8), self._clock.boot())
+        passage = self._recorder.start(request.method, secrets.token_hex(8))
         outcome: str = CLIENT_LEFT
         status = 499
         try:
@@ -145,11 +134,11 @@ class FrontDoor:
             response = self._refuse(fallen, request, passage)
             outcome, status = fallen.reason, response.status
         finally:
-            self._record(request, passage, outcome, status)
+            self._recorder.record(passage, outcome, status)
         return response
 
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
-        target = self._find_target(request)
+        target = passage.target = self._find_target(request)
         published = await self._find_published(target) if request.method == "GET" else None
         if published is not None:
             return web.Response(body=published, content_type="application/json", headers=dict((*SAFETY, SERVER)))
@@ -157,10 +146,10 @@ class FrontDoor:
         if match.route.public:
             _check_no_body(request)
             query = parse_query(target.query, match.route.query_names, match.route.repeatable)
-            admit(self._policy, match, request.method, query)
+            admit(self._live.enforced, match, request.method, query)
             return await self._public.forward(match, target, request, passage.request_id)
         presented = self._require_credential(request, target)
-        query = parse_query(target.query, match.route.query_names, match.route.repeatable)
+        parse_query(target.query, match.route.query_names, match.route.repeatable)  # nothing is read for a bad one
         passage.key_id = presented.token.key_id
         verified = await self._verifier.verify(presented)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
@@ -168,9 +157,11 @@ class FrontDoor:
         message = passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
-        permit = passage.permit = authorize(self._policy, principal, match, request.method, message, query)
+        permit = passage.permit = self._authorize(principal, passage, target)
         endless = message is None and request.method == "GET" and match.route.protocol != "http"
         exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
+        exchange.revision = passage.policy
+        exchange.reauthorize = partial(self._reauthorize, exchange, permit, target)
         try:
             session_id = await self._claim_session(request, permit, exchange)
             await self._claim_tasks(permit, exchange)
@@ -195,11 +186,11 @@ class FrontDoor:
         """What stands here for everybody to read, without a credential."""
         if target.path == JWKS_PATH and self._rules.read_jwks is not None:
             return await self._rules.read_jwks()
-        return self._rules.discovery.find_metadata(target.path, self._policy)
+        return self._rules.discovery.find_metadata(target.path, self._live.enforced)
 
     def _find_route(self, request: web.BaseRequest, target: Target, passage: Passage) -> RouteMatch:
         """The one route the target means."""
-        match = passage.match = self._policy.find_route(target.path)
+        match = passage.match = self._live.enforced.find_route(target.path)
         if match is None:
             raise RequestError(Reason.ROUTE_UNKNOWN, "Nothing is served at this path.")
         protocol = match.route.protocol
@@ -244,6 +235,45 @@ class FrontDoor:
         check_revision(message)
         return message
 
+    # Authorise.
+
+    def _authorize(self, principal: Principal, passage: Passage, target: Target) -> Permit:
+        """By the policy in force now, which may be another than when the request came. Raises Refusal."""
+        policy, match = self._live.enforced, passage.match
+        assert match is not None
+        if policy.revision != passage.policy:
+            match = self._live.find_same_route(match, target.path)
+            if match is None:
+                detail = "The policy has changed while this request came in: send it again."
+                raise UnavailableError(Reason.STATE_UNKNOWN, detail, retry_after_seconds=1)
+            passage.match, passage.policy = match, policy.revision
+        query = parse_query(target.query, match.route.query_names, match.route.repeatable)
+        try:
+            permit = authorize(policy, principal, match, passage.http, passage.message, query)
+        except DeniedError as denial:
+            self._recorder.note_decision(passage, principal, denial)
+            raise
+        self._recorder.note_decision(passage, principal, permit)
+        return permit
+
+    def _reauthorize(
+        self, exchange: Exchange, permit: Permit, target: Target, principal: Principal
+    ) -> tuple[str, ...] | None:
+        """What this rests on by the policy in force; None: it would be refused now."""
+        policy = self._live.enforced
+        if policy.revision == exchange.revision:
+            return exchange.permitted
+        match = self._live.find_same_route(permit.match, target.path)
+        if match is None:
+            return None
+        try:
+            query = parse_query(target.query, match.route.query_names, match.route.repeatable)
+            scopes = authorize(policy, principal, match, permit.method, permit.message, query).scopes
+        except (DeniedError, RequestError):
+            return None
+        exchange.revision = policy.revision
+        return scopes
+
     # Claim the session, and send.
 
     async def _claim_session(self, request: web.BaseRequest, permit: Permit, exchange: Exchange) -> str | None:
@@ -286,7 +316,7 @@ class FrontDoor:
             target.text, headers, body, session_id, last_event_id, passage.request_id, passage.message_target
         )
 
-    # Say no, and record.
+    # Say no.
 
     def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
         route = passage.match.route if passage.match else None
@@ -319,38 +349,9 @@ class FrontDoor:
     def refuse_unread(self, refusal: Refusal) -> web.Response:
         """The answer to something that never became a request."""
         request_id = secrets.token_hex(8)
-        self._metrics.count_request("none", refusal.reason)
         answer = form_answer(refusal, PLAIN, realm=self._rules.realm, request_id=request_id)
-        log.info("request", request_id=request_id, outcome=refusal.reason, status=answer.status)
+        self._recorder.record_unread(request_id, refusal.reason, answer.status)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-
-    def _record(self, request: web.BaseRequest, passage: Passage, outcome: str, status: int) -> None:
-        """One line, one count."""
-        route = passage.match.route.id if passage.match else "none"
-        self._metrics.count_request(route, outcome)
-        message, permit = passage.message, passage.permit
-        self._log.info(
-            "request",
-            request_id=passage.request_id,
-            outcome=outcome,
-            status=status,
-            route=route,
-            http=request.method,
-            rpc=message.method if message else None,
-            name=_get_name(message),
-            key_id=passage.key_id,
-            rule=permit.rule if permit else None,
-            policy=self._policy.revision,
-            ms=round((self._clock.boot() - passage.started) * 1000, 1),
-        )
-
-
-def _get_name(message: Message | None) -> str | None:
-    """The tool, prompt or resource a message names."""
-    if message is None:
-        return None
-    name = message.params.get("name") or message.params.get("uri")
-    return name[:MAX_LOGGED_NAME] if isinstance(name, str) else None
 
 
 def _check_no_body(request: web.BaseRequest) -> None:

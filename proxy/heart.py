@@ -20,13 +20,12 @@ from proxy.handles import Binder
 from proxy.identity import KeyId, Owner
 from proxy.keys.hashing import Hasher
 from proxy.keys.reader import KeyReader
-from proxy.keys.record import KeyRecord
 from proxy.keys.store import KeyStore
 from proxy.lease import Lease
 from proxy.listener import Listener, Pace
+from proxy.live_policy import LivePolicy
 from proxy.metrics import Metrics
 from proxy.news import NewsLog
-from proxy.policy import Policy
 from proxy.receipts import Receipts
 from proxy.revocation import Revocation
 from proxy.sealing import Seal
@@ -59,7 +58,7 @@ class Heart:
 
 def build_heart(
     settings: Settings,
-    policy: Policy,
+    live: LivePolicy,
     instance: UUID,
     clock: Clock,
     database: Database,
@@ -70,15 +69,11 @@ def build_heart(
 ) -> Heart:
     """Memory and trust first, then those who ask them, then those who hear the news."""
 
-    def find_rights(record: KeyRecord) -> frozenset[str]:
-        ancestors = (ancestor.scopes for ancestor in record.ancestors)
-        return policy.effective_scopes(record.scopes, ancestors, record.owner.tier)
-
     async def read_rights(key_ids: Collection[KeyId]) -> Mapping[KeyId, tuple[Owner, frozenset[str]]]:
         now = database_clock.now(clock.boot())
         records = await store.read_keys(list(key_ids))
         return {
-            record.id: (record.owner, find_rights(record))
+            record.id: (record.owner, live.find_rights(record))
             for record in records.values()
             if record.find_fault(now) is None
         }
@@ -88,7 +83,7 @@ def build_heart(
     store = KeyStore(database)
     reader = KeyReader(store.read_keys, news, clock.boot)
     stack.push_async_callback(reader.aclose)
-    registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=find_rights)
+    registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=live.find_rights)
     verifier = Verifier(
         memory=memory,
         reader=reader,
@@ -96,7 +91,7 @@ def build_heart(
         lease=lease,
         clock=clock,
         database_clock=database_clock,
-        rights=find_rights,
+        rights=live.find_rights,
         count_memory=metrics.count_verification,
     )
     stack.push_async_callback(verifier.aclose)
@@ -112,7 +107,7 @@ def build_heart(
     cleanup = SessionCleanup(
         session_store,
         destinations,
-        paths={route.upstream: route.path for route in policy.routes if route.protocol == "mcp"},
+        find_paths=live.find_paths,
         timeout_seconds=settings.sessions.cleanup_timeout_seconds,
         read_rights=read_rights,
         find_used=registry.find_sessions,

@@ -33,6 +33,14 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class Claims:
+    """What a key's rights follow from, under whatever policy: the scopes written in its row, and in each ancestor's."""
+
+    scopes: tuple[str, ...]
+    ancestors: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A verified key: what `authorization` needs to decide.
 
@@ -48,6 +56,7 @@ class Principal:
     secret_version: int
     ends: tuple[float, Reason] | None
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
+    claims: Claims
 
     @property
     def holder(self) -> str:

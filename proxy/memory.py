@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache, TTLCache
 
-from proxy.identity import KeyId, Principal
+from proxy.identity import Claims, KeyId, Principal
 from proxy.keys.record import KeyRecord
 from proxy.news import NewsLog
 
@@ -69,6 +69,7 @@ class KeyState:
                 secret_version=secret_version,
                 ends=self.record.find_end(secret_version),
                 read_at=self.read_at,
+                claims=Claims(self.record.scopes, tuple(ancestor.scopes for ancestor in self.record.ancestors)),
             )
         return principal
 

@@ -90,6 +90,18 @@ class Metrics:
 
         self.tasks = Gauge("aegis_tasks", "Tasks of the event loop", registry=registry)
         self._policy = Info("aegis_policy", "The policy in force", registry=registry)
+        self._candidate = Info("aegis_policy_candidate", "The policy on trial, if any", registry=registry)
+        self._policy_faulty = Gauge(
+            "aegis_policy_file_faulty", "1 when a file is not used for its faults", ["policy"], registry=registry
+        )
+        self._flips = Counter(
+            "aegis_policy_flips", "Decisions that the candidate would make otherwise", ["candidate"], registry=registry
+        )
+        self.show_candidate(None)
+        for policy in ("enforced", "candidate"):
+            self.show_policy_fault(policy, faulty=False)
+        for verdict in ("opens", "closes"):
+            self._flips.labels(verdict)
         Info("aegis_build", "What is running", registry=registry).info(
             {"version": version, "python": platform.python_version()}
         )
@@ -134,6 +146,17 @@ class Metrics:
     def show_policy(self, revision: str) -> None:
         """Replaces the revision shown before, so that exactly one is in force."""
         self._policy.info({"revision": revision})
+
+    def show_candidate(self, revision: str | None) -> None:
+        """Replaces the revision shown before."""
+        self._candidate.info({"revision": revision or ""})
+
+    def show_policy_fault(self, policy: str, *, faulty: bool) -> None:
+        """`policy`: "enforced" or "candidate"."""
+        self._policy_faulty.labels(policy).set(faulty)
+
+    def count_flip(self, *, opens: bool) -> None:
+        self._flips.labels("opens" if opens else "closes").inc()
 
     def add_probe(self, probe: Callable[[], None]) -> None:
         """`probe` is called before every scrape to set gauges from what the rooms count themselves."""

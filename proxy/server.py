@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from aiohttp import web
@@ -38,11 +39,14 @@ from proxy.front_door import FrontDoor
 from proxy.heart import Heart, build_heart
 from proxy.keys.hashing import Hasher
 from proxy.lease import Trust
+from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
 from proxy.metrics import Metrics
 from proxy.ops import build_ops
 from proxy.policy import Policy
+from proxy.policy_files import PolicyFiles
 from proxy.public import PublicForwarder
+from proxy.recording import Recorder
 from proxy.sessions import Exchange, Registry
 from proxy.settings import Address, Settings
 from proxy.signing_keys import SigningKeys
@@ -63,13 +67,14 @@ class Proxy:
     """A running proxy."""
 
     settings: Settings
-    policy: Policy
+    live: LivePolicy
     heart: Heart
     door: FrontDoor
     destinations: Mapping[str, Destination]
     signing_keys: SigningKeys | None
     data_address: Address
     ops_address: Address
+    policy_files: PolicyFiles | None = None
 
     @property
     def registry(self) -> Registry:
@@ -100,7 +105,9 @@ class Proxy:
             "version": __version__,
             "instance": str(self.heart.instance),
             "trust": self.judge_trust(),
-            "policy": self.policy.revision,
+            "policy": self.live.enforced.revision,
+            "candidate": self.live.candidate.policy.revision if self.live.candidate is not None else None,
+            "policy_fault": self.policy_files.fault if self.policy_files is not None else None,
             "bound_seconds": self.settings.revocation.bound_seconds,
             "silent_bound_seconds": self.settings.revocation.silent_bound_seconds,
             "exchanges": len(self.registry),
@@ -139,8 +146,11 @@ class Proxy:
 
 
 @asynccontextmanager
-async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
-    """A proxy for as long as the context lasts. Raises ConfigError, DatabaseError, ListenError."""
+async def run_proxy(
+    settings: Settings, policy: Policy, policy_files: PolicyFiles | None = None
+) -> AsyncIterator[Proxy]:
+    """A proxy for as long as the context lasts. `policy_files`: where edits of the policy are to be found, if any are.
+    Raises ConfigError, DatabaseError, ListenError."""
     require_c_parser()
     max_connections = find_max_connections(settings)
     metrics = Metrics(__version__)
@@ -153,13 +163,27 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
         assertions = make_assertions(settings, signing_keys, clock) if signing_keys is not None else None
         destinations = open_destinations(settings, assertions, stack)
         hasher = open_hasher(settings, metrics, stack)
-        heart = build_heart(settings, policy, instance, clock, database, destinations, hasher, metrics, stack)
-        door = _build_door(settings, policy, heart, destinations, signing_keys, metrics)
-        proxy = Proxy(settings, policy, heart, door, destinations, signing_keys, settings.listen, settings.ops_listen)
+        live = LivePolicy(policy)
+        heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
+        door = _build_door(settings, live, heart, destinations, signing_keys, metrics)
+        proxy = Proxy(
+            settings,
+            live,
+            heart,
+            door,
+            destinations,
+            signing_keys,
+            settings.listen,
+            settings.ops_listen,
+            policy_files,
+        )
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
         _run_beside(heart.receipts.run, lambda: None, stack)  # a missing receipt reports itself: nothing else ends
+        if policy_files is not None:
+            follow = partial(policy_files.follow, live, heart.revocation.rejudge, metrics)
+            _run_beside(follow, lambda: None, stack)  # the policy in force stays in force
         if signing_keys is not None:
             await signing_keys.start()
             _run_beside(signing_keys.run, lambda: None, stack)  # its keys stay good; a lost beat reports itself
@@ -185,7 +209,7 @@ async def run_proxy(settings: Settings, policy: Policy) -> AsyncIterator[Proxy]:
 
 def _build_door(
     settings: Settings,
-    policy: Policy,
+    live: LivePolicy,
     heart: Heart,
     destinations: Mapping[str, Destination],
     signing_keys: SigningKeys | None,
@@ -193,9 +217,7 @@ def _build_door(
 ) -> FrontDoor:
     def find_listable(permit: Permit, exchange: Exchange) -> Allow:
         match = permit.match
-        return lambda kind, name: policy.may_list(
-            match, kind, name, exchange.principal.grants, exchange.principal.owner
-        )
+        return lambda kind, name: live.may_list(match, kind, name, exchange.principal.grants, exchange.principal.owner)
 
     forwarder = Forwarder(
         destinations=destinations,
@@ -211,7 +233,7 @@ def _build_door(
     )
     return FrontDoor(
         rules=form_door_rules(settings, signing_keys),
-        policy=policy,
+        live=live,
         verifier=heart.verifier,
         registry=heart.registry,
         session_store=heart.session_store,
@@ -219,6 +241,7 @@ def _build_door(
         binder=heart.binder,
         forwarder=forwarder,
         public=PublicForwarder(destinations, form_body_limits(settings)),
+        recorder=Recorder(live=live, metrics=metrics, clock=heart.clock),
         metrics=metrics,
         clock=heart.clock,
     )

@@ -33,7 +33,7 @@ def _is_good(made_by: SessionOwner, rights: Mapping[KeyId, tuple[Owner, frozense
 class SessionCleanup:
     """`start` returns at once; the work goes on beside the judging, which must not wait for an upstream.
 
-    `paths`: the MCP endpoint of each upstream. `find_used`: the sessions in use right now.
+    `find_paths`: the MCP endpoint of each upstream. `find_used`: the sessions in use right now.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class SessionCleanup:
         store: SessionStore,
         destinations: Mapping[str, Destination],
         *,
-        paths: Mapping[str, str],
+        find_paths: Callable[[], Mapping[str, str]],
         timeout_seconds: float,
         read_rights: ReadRights,
         find_used: Callable[[], Collection[tuple[str, bytes]]],
     ) -> None:
         self._store = store
         self._destinations = destinations
-        self._paths = paths
+        self._find_paths = find_paths
         self._timeout_seconds = timeout_seconds
         self._read_rights = read_rights
         self._find_used = find_used
@@ -127,7 +127,7 @@ class SessionCleanup:
         return await self._ask(session, [])
 
     async def _ask(self, session: DeadSession, headers: list[tuple[str, str]]) -> int | None:
-        destination, path = self._destinations.get(session.upstream), self._paths.get(session.upstream)
+        destination, path = self._destinations.get(session.upstream), self._find_paths().get(session.upstream)
         if destination is None or path is None:
             return None
         headers += [("Mcp-Session-Id", session.session_id), ("Accept", "application/json, text/event-stream")]

@@ -40,7 +40,8 @@ class ClaimedSession:
 
 class Exchange:
     """One call or stream in flight. `on_end`, `on_resume` and `inject` are the relay's: to abort, to look again, and to
-    say something between two events of the answer (False: it cannot be said)."""
+    say something between two events of the answer (False: it cannot be said). `reauthorize` is the front door's: the
+    scopes that the policy in force now asks of this principal for what was asked then, or None where it refuses it."""
 
     __slots__ = (
         "ended",
@@ -48,10 +49,13 @@ class Exchange:
         "kind",
         "on_end",
         "on_resume",
+        "permitted",
         "principal",
         "read_sequence",
+        "reauthorize",
         "rejudged",
-        "scopes",
+        "rested",
+        "revision",
         "session",
         "subjects",
     )
@@ -59,7 +63,10 @@ class Exchange:
     def __init__(self, principal: Principal, kind: str, scopes: tuple[str, ...], read_sequence: int) -> None:
         self.principal = principal
         self.kind = kind
-        self.scopes = scopes  # what the permit rested on: judged again when the key's rights change
+        self.permitted = scopes  # what the permit rests on: judged again when the key's rights or the policy change
+        self.rested: tuple[str, ...] = ()  # what is used upstream rests on
+        self.reauthorize: Callable[[Principal], tuple[str, ...] | None] | None = None
+        self.revision = ""  # of the policy that allowed it, last time it was asked
         self.read_sequence = read_sequence
         self.subjects: tuple[str, ...] = (*principal.lineage, principal.owner.id)
         self.ended: Reason | None = None
@@ -68,6 +75,16 @@ class Exchange:
         self.inject: Callable[[bytes], bool] | None = None
         self.session: tuple[str, bytes] | None = None
         self.rejudged = False
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Losing one of these ends it."""
+        return (*self.permitted, *self.rested)
+
+    @property
+    def view(self) -> tuple[frozenset[str], str]:
+        """What its client sees of lists follows from these two."""
+        return self.principal.grants, self.revision
 
     def tell_end(self) -> None:
         """Have it carried out that this has ended."""
@@ -82,7 +99,7 @@ class Exchange:
     def rest_on(self, scopes: tuple[str, ...]) -> None:
         """It goes on for as long as the key has these rights, too. Raises DeniedError when the key, judged anew while
         they were looked up, has lost one of them already."""
-        self.scopes = (*self.scopes, *scopes)
+        self.rested = (*self.rested, *scopes)
         if self.rejudged and not all(covers(self.principal.grants, scope) for scope in scopes):
             raise DeniedError(Reason.RIGHTS_CHANGED, "The API key has just lost the right to this.")
 
@@ -228,9 +245,12 @@ class Registry:
             exchange.principal.owner.id,
             exchange.principal.owner.tenant_id,
         )
-        if same_owner and all(covers(principal.grants, scope) for scope in exchange.scopes):
-            return None
-        return Reason.RIGHTS_CHANGED
+        permitted = exchange.permitted if exchange.reauthorize is None else exchange.reauthorize(principal)
+        if not same_owner or permitted is None:
+            return Reason.RIGHTS_CHANGED
+        exchange.permitted = permitted
+        lost = any(not covers(principal.grants, scope) for scope in exchange.scopes)
+        return Reason.RIGHTS_CHANGED if lost else None
 
     def end_all(self, reason: Reason) -> list[Exchange]:
         """End everything: trust is lost, or the process drains."""

@@ -1,8 +1,8 @@
 """What a `subscriptions/listen` stream (MCP 2026-07-28) wants to hear of lists.  [pure]
 
-In go the request, the stream's events and the rights of its key, out come notices that a list looks different now: what
-a key sees in a list depends on its rights, of which the upstream knows nothing. No notice comes before the upstream's
-acknowledgement, nor one that the request did not ask for or the acknowledgement left out.
+In go the request, the stream's events and what the key may see, out come notices that a list looks different now: that
+depends on the key's rights and on the policy, of which the upstream knows nothing. No notice comes before the
+upstream's acknowledgement, nor one that the request did not ask for or the acknowledgement left out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _MAX_DEPTH = 64
 
 
 class Subscription:
-    """One listen stream: `grants` are those under which it was opened."""
+    """One listen stream. `view` is what the lists its client sees follow from: another one, other lists."""
 
-    def __init__(self, request: Message, grants: frozenset[str]) -> None:
+    def __init__(self, request: Message, view: object) -> None:
         self._id = request.id
         self._wanted = _find_wanted(request.params)
-        self._grants = grants
+        self._view = view
         self._agreed: list[str] | None = None
         self._honoured: list[str] | None = None
 
@@ -51,11 +51,11 @@ class Subscription:
         """All events read so far have passed."""
         self._honoured = self._agreed
 
-    def form_notices(self, grants: frozenset[str]) -> list[bytes]:
-        """The events that are due now that the key has these rights."""
-        if self._honoured is None or grants == self._grants:
+    def form_notices(self, view: object) -> list[bytes]:
+        """The events that are due now that this is the view."""
+        if self._honoured is None or view == self._view:
             return []
-        self._grants = grants
+        self._view = view
         tag = {"_meta": {SUBSCRIPTION_ID_KEY: self._id}}
         return [
             form_event(orjson.dumps({"jsonrpc": "2.0", "method": NOTICES[member], "params": tag}))
@@ -63,11 +63,11 @@ class Subscription:
         ]
 
 
-def find_subscription(message: Message | None, grants: frozenset[str]) -> Subscription | None:
+def find_subscription(message: Message | None, view: object) -> Subscription | None:
     """The stream that a message opens, if it does."""
     if message is None or message.kind != "request" or message.method != "subscriptions/listen":
         return None
-    return Subscription(message, grants)
+    return Subscription(message, view)
 
 
 def _find_wanted(params: object) -> list[str]:

@@ -19,6 +19,7 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintRequest, mint
 from proxy.keys.store import KeyStore
 from proxy.policy import Policy
+from proxy.policy_files import PolicyFiles
 from proxy.server import Proxy, run_proxy
 from proxy.settings import Settings, load_settings
 
@@ -93,11 +94,14 @@ class Stage:
         return minted
 
     @contextlib.asynccontextmanager
-    async def proxy(self, upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Proxy]:
+    async def proxy(
+        self, upstream_url: str, policy_files: PolicyFiles | None = None, /, **sections: dict[str, Any]
+    ) -> AsyncIterator[Proxy]:
         """A proxy in front of an upstream, once it trusts its news; `database_url` may name a relay instead."""
+        policy = policy_files.load() if policy_files is not None else self.policy
         database_url = sections.pop("via", {}).get("database_url", self.database_url)
         settings = form_settings(database_url, upstream_url, **sections)
-        async with run_proxy(settings, self.policy) as proxy:
+        async with run_proxy(settings, policy, policy_files) as proxy:
             await proxy.wait_trusted()
             yield proxy
 

@@ -30,7 +30,7 @@ from proxy.assertions import (
     read_signing_key,
 )
 from proxy.errors import Reason
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.logs import get_logger
 from tests.clocks import ManualClock
 from tests.conftest import Ear
@@ -38,7 +38,9 @@ from tests.conftest import Ear
 # The name EdDSA gave way to Ed25519 (RFC 9864); the libraries of upstreams know the former.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 OWNER = Owner(OwnerId("00000000-0000-4000-8000-00000000000a"), "acme", "local", "ada", "pro")
-PRINCIPAL = Principal(KeyId("Key000000001"), OWNER, frozenset({"workflow:run:b", "agent:list"}), (), 1, None, 0.0)
+PRINCIPAL = Principal(
+    KeyId("Key000000001"), OWNER, frozenset({"workflow:run:b", "agent:list"}), (), 1, None, 0.0, Claims(())
+)
 ISSUER = "https://proxy.example"
 BOTH: tuple[Algorithm, ...] = ("RS256", "EdDSA")
 # RFC 7638 section 3.1 and RFC 8037 appendix A.3.

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.authorization import authorize
 from proxy.errors import DeniedError, Reason
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.messages import parse_message
 from proxy.policy import Policy, RouteMatch
 from tests.staging import form_call
@@ -19,7 +19,7 @@ RUN = form_call("aegis.workflow.run", {"name": "nightly-etl"})
 
 
 def make_principal(*grants: str) -> Principal:
-    return Principal(KeyId("0123456789ab"), OWNER, frozenset(grants), (), 1, None, 0.0)
+    return Principal(KeyId("0123456789ab"), OWNER, frozenset(grants), (), 1, None, 0.0, Claims(()))
 
 
 @pytest.fixture

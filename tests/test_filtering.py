@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.filtering import LIST_KINDS, SseFilter, UnfilterableAnswer, filter_answer, is_list_request
+from proxy.filtering import Allow, ListView, SseFilter, UnfilterableAnswer, filter_answer, form_view, refuse_lists
 from proxy.messages import parse_message
 
 
@@ -24,6 +24,10 @@ def allow_all(kind: str, name: str) -> bool:
 
 def allow_none(kind: str, name: str) -> bool:
     return False
+
+
+OPEN, ALL, NONE = ListView(allow_open), ListView(allow_all), ListView(allow_none)
+LAX = ListView(allow_none, strict=False)
 
 
 def answer(result: Any, **members: Any) -> bytes:
@@ -47,7 +51,7 @@ def names_in(body: bytes) -> list[str]:
 )
 def test_entries_that_are_not_allowed_disappear_and_the_rest_keeps_its_order(member: str, field: str) -> None:
     entries = [{field: name, "title": f"t {name}"} for name in ("open-2", "secret", "open-1", "hidden", "open-3")]
-    filtered = orjson.loads(filter_answer(answer({member: entries, "nextCursor": "c", "x": 1}, extra=[1]), allow_open))
+    filtered = orjson.loads(filter_answer(answer({member: entries, "nextCursor": "c", "x": 1}, extra=[1]), OPEN))
     assert filtered == {
         "jsonrpc": "2.0",
         "id": 1,
@@ -71,12 +75,12 @@ def test_allow_hears_the_kind_of_each_name() -> None:
         asked.append((kind, name))
         return False
 
-    assert not any(orjson.loads(filter_answer(body, allow))["result"].values())
+    assert not any(orjson.loads(filter_answer(body, ListView(allow)))["result"].values())
     assert asked == [("tool", "t"), ("prompt", "p"), ("uri", "r"), ("uri_template", "u/{x}")]
 
 
 def test_an_emptied_page_keeps_its_cursor() -> None:
-    filtered = orjson.loads(filter_answer(tools("secret", nextCursor=""), allow_open))
+    filtered = orjson.loads(filter_answer(tools("secret", nextCursor=""), OPEN))
     assert filtered["result"] == {"tools": [], "nextCursor": ""}
 
 
@@ -84,13 +88,13 @@ def test_an_emptied_page_keeps_its_cursor() -> None:
     "entry", [None, 1, "open", [], {}, {"name": None}, {"name": 1}, {"Name": "open"}, {"uri": "open"}]
 )
 def test_an_entry_without_a_readable_name_is_dropped(entry: object) -> None:
-    assert orjson.loads(filter_answer(answer({"tools": [entry]}), allow_all))["result"] == {"tools": []}
+    assert orjson.loads(filter_answer(answer({"tools": [entry]}), ALL))["result"] == {"tools": []}
 
 
 @pytest.mark.parametrize("scope", ["public", "PRIVATE", None, 1])
 def test_a_list_leaves_as_private_even_if_nothing_was_taken_out(scope: object) -> None:
     body = tools("open", cacheScope=scope, ttlMs=5)
-    assert orjson.loads(filter_answer(body, allow_all)) == orjson.loads(tools("open", cacheScope="private", ttlMs=5))
+    assert orjson.loads(filter_answer(body, ALL)) == orjson.loads(tools("open", cacheScope="private", ttlMs=5))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_a_list_leaves_as_private_even_if_nothing_was_taken_out(scope: object) -
     ],
 )
 def test_what_needs_no_change_passes_byte_for_byte(body: bytes) -> None:
-    assert filter_answer(body, allow_open) == body
+    assert filter_answer(body, OPEN) == body
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_what_needs_no_change_passes_byte_for_byte(body: bytes) -> None:
 )
 def test_an_answer_that_cannot_be_read_strictly_is_unfilterable(body: bytes) -> None:
     with pytest.raises(UnfilterableAnswer):
-        filter_answer(body, allow_all)
+        filter_answer(body, ALL)
 
 
 def test_numbers_survive_filtering_digit_for_digit() -> None:
@@ -147,12 +151,12 @@ def test_numbers_survive_filtering_digit_for_digit() -> None:
         b'{"maximum":18446744073709551616,"minimum":-9007199254740993,"multipleOf":1.10,"x":1e400}},%b]}}'
     )
     body = body.replace(b'"x":1e400', b'"x":1E+2')
-    assert filter_answer(body % b'{"name":"secret"}', allow_open) == (body % b"").replace(b",]", b"]")
+    assert filter_answer(body % b'{"name":"secret"}', OPEN) == (body % b"").replace(b",]", b"]")
 
 
 def test_a_thousand_tools_are_filtered() -> None:
     names = [f"{'open' if number % 3 else 'secret'}-{number}" for number in range(1000)]
-    assert names_in(filter_answer(tools(*names), allow_open)) == [name for name in names if name.startswith("open")]
+    assert names_in(filter_answer(tools(*names), OPEN)) == [name for name in names if name.startswith("open")]
 
 
 json_values = st.recursive(
@@ -167,7 +171,7 @@ def test_filtering_only_ever_removes_entries(entries: list[tuple[str, Any]], oth
     listed = [{"name": name, "annotations": value} for name, value in entries]
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"x": other, "tools": listed, "nextCursor": "c"}}).encode()
     try:
-        filtered = filter_answer(body, allow_open)
+        filtered = filter_answer(body, OPEN)
     except UnfilterableAnswer:
         assert b"Infinity" in body or b"\\ud" in body
         return
@@ -179,10 +183,10 @@ def test_filtering_only_ever_removes_entries(entries: list[tuple[str, Any]], oth
 @given(st.binary(max_size=60))
 def test_whatever_the_bytes_an_answer_passes_or_is_unfilterable(body: bytes) -> None:
     try:
-        assert filter_answer(body, allow_none) == body
+        assert filter_answer(body, NONE) == body
     except UnfilterableAnswer:
         with pytest.raises(UnfilterableAnswer):
-            filter_answer(body, allow_all)
+            filter_answer(body, ALL)
 
 
 def test_list_requests_are_known_by_their_method() -> None:
@@ -196,10 +200,10 @@ def test_list_requests_are_known_by_their_method() -> None:
 
 
 def filter_stream(
-    stream: bytes, cuts: Iterable[int] = (), allow: Any = allow_open, limit: int = 10_000
+    stream: bytes, cuts: Iterable[int] = (), view: ListView = OPEN, limit: int = 10_000
 ) -> tuple[bytes, int]:
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(stream)}), len(stream)]
-    sse = SseFilter(allow, max_event_bytes=limit)
+    sse = SseFilter(view, max_event_bytes=limit)
     sent = b"".join([sse.feed(stream[start:end]) for start, end in itertools.pairwise(edges)])
     return sent + sse.finish(), sse.dropped
 
@@ -300,13 +304,13 @@ def test_replayed_and_legacy_streams_are_filtered_whatever_the_ids() -> None:
         (b"", answer({"resources": [{"uri": "secret://"}, {"uri": "open://"}], "nextCursor": "n"}, id=99)),
     ]
     stream = b"".join(head + b"data: " + data + b"\r\n\r\n" for head, data in events)
-    expected = b"".join(head + b"data: " + filter_answer(data, allow_open) + b"\r\n\r\n" for head, data in events)
+    expected = b"".join(head + b"data: " + filter_answer(data, OPEN) + b"\r\n\r\n" for head, data in events)
     check_every_cut(stream, expected)
     assert b"secret" not in expected
 
 
 def test_an_event_is_sent_as_soon_as_it_is_complete() -> None:
-    sse = SseFilter(allow_open)
+    sse = SseFilter(OPEN)
     assert sse.feed(b": ping\n") == b": ping\n"
     assert sse.feed(b"\ndata: a\n") == b"\n"
     assert sse.feed(b"\ndata: b") == b"data: a\n\n"
@@ -331,22 +335,22 @@ def test_however_it_is_cut_a_stream_is_filtered_alike(stream: list[bytes], end: 
     sent, dropped = filter_stream(whole, cuts)
     assert (sent, dropped) == filter_stream(whole)
     assert b'"name":"secret"' not in sent
-    if filter_stream(whole, allow=allow_all) == (whole, 0) and b"secret" not in whole:
+    if filter_stream(whole, view=ALL) == (whole, 0) and b"secret" not in whole:
         assert sent == whole
 
 
 def test_where_no_list_was_asked_for_one_is_filtered_by_its_shape_and_all_else_passes() -> None:
     """A server that routes answers by their id alone may send a list to whoever used the same id."""
-    stray = filter_answer(tools("open", "secret"), allow_none, strict=False)
+    stray = filter_answer(tools("open", "secret"), LAX)
     assert orjson.loads(stray)["result"]["tools"] == []
     for body in (b"", b"no JSON", b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"tools"}]}}'):
-        assert filter_answer(body, allow_none, strict=False) == body
+        assert filter_answer(body, LAX) == body
     with pytest.raises(UnfilterableAnswer):
-        filter_answer(b'{"result":{"tools":[],"tools":[]}}', allow_none, strict=False)
+        filter_answer(b'{"result":{"tools":[],"tools":[]}}', LAX)
 
 
 def test_a_large_event_passes_where_no_list_was_asked_for_unless_it_may_hold_one() -> None:
     harmless, doubtful = b"data: " + b"x" * 200 + b"\n\n", b'data: {"tools": ["' + b"x" * 200 + b'"]}\n\n'
     for strict, kept in ((False, harmless), (True, b"")):
-        sse_filter = SseFilter(allow_none, max_event_bytes=100, strict=strict)
+        sse_filter = SseFilter(ListView(allow_none, strict=strict), max_event_bytes=100)
         assert sse_filter.feed(harmless + doubtful) + sse_filter.finish() == kept

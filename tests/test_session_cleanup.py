@@ -66,7 +66,7 @@ class Instance:
         self.cleanup = SessionCleanup(
             self.store,
             {"mcp": Destination(self.upstream, base_path, identity)},
-            paths={"mcp": "/mcp/v1"},
+            find_paths=lambda: {"mcp": "/mcp/v1"},
             timeout_seconds=timeout_seconds,
             read_rights=self._read_rights,
             find_used=self._find_used,

@@ -12,7 +12,7 @@ import structlog
 
 from proxy.database import Database
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.sealing import Seal
 from proxy.session_store import (
     OWNER_MEMORY_SECONDS,
@@ -36,6 +36,7 @@ PRINCIPAL = Principal(
     secret_version=1,
     ends=None,
     read_at=0.0,
+    claims=Claims(()),
 )
 STRANGER = replace(PRINCIPAL, key_id=KeyId("key000000002"))
 UNKNOWN = "There is no such session: it has ended, or never was."

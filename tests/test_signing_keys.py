@@ -19,7 +19,7 @@ from joserfc import jwk, jwt
 from proxy.assertions import PRIVATE_MEMBERS, Algorithm, Assertions, SigningKey, make_signing_key
 from proxy.database import Database
 from proxy.errors import DatabaseError, UnavailableError
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.signing_keys import MAX_JWK_BYTES, MAX_PUBLISHED, READ_SECONDS, SigningKeys
 from tests.clocks import ManualClock
 from tests.conftest import Ear
@@ -27,7 +27,7 @@ from tests.staging import GUARD_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 OWNER = Owner(OwnerId("00000000-0000-4000-8000-00000000000a"), "acme", "local", "ada", "pro")
-PRINCIPAL = Principal(KeyId("Key000000001"), OWNER, frozenset({"agent:list"}), (), 1, None, 0.0)
+PRINCIPAL = Principal(KeyId("Key000000001"), OWNER, frozenset({"agent:list"}), (), 1, None, 0.0, Claims(()))
 LIFETIME, AHEAD, ROTATE, BEAT = 60, 35.0, 600.0, 10.0
 PLANT = "INSERT INTO signing_keys (kid, instance, jwk, keep_seconds) VALUES ($1, $2, $3, 120)"
 

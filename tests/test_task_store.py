@@ -12,7 +12,7 @@ import pytest
 
 from proxy.database import Database
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.task_store import TaskStore, hash_task_id
 
 TASK = "786512e2-a-task-id"
@@ -25,6 +25,7 @@ PRINCIPAL = Principal(
     secret_version=1,
     ends=None,
     read_at=0.0,
+    claims=Claims(()),
 )
 STRANGER = replace(PRINCIPAL, key_id=KeyId("key000000002"))
 

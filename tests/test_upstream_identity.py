@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.identity import KeyId, Owner, OwnerId, Principal
+from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.upstream_identity import (
     NO_IDENTITY,
     Claim,
@@ -22,7 +22,9 @@ from proxy.upstream_identity import (
 )
 
 OWNER = Owner(OwnerId("00000000-0000-4000-8000-00000000000a"), "acme", "local", "ada", "pro")
-PRINCIPAL = Principal(KeyId("Key000000001"), OWNER, frozenset({"workflow:run:b", "agent:list"}), (), 1, None, 0.0)
+PRINCIPAL = Principal(
+    KeyId("Key000000001"), OWNER, frozenset({"workflow:run:b", "agent:list"}), (), 1, None, 0.0, Claims(())
+)
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=60) | st.text("% \r\n\t\0ä", max_size=8)
 
 

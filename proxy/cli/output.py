@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -155,3 +158,12 @@ def print_receipt(key_id: str, receipt: Receipt) -> None:
             say(f"[yellow]fenced[/] {one.instance} is silent beyond its bound: it has closed itself, unconfirmed.")
         elif one.state == "unconfirmed":
             say(f"[red]unconfirmed[/] {one.instance} has not said that it refuses the key.")
+
+
+@contextmanager
+def open_progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr while something takes long, gone when it is done: the caller tells each advance."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_open_console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda advance: progress.advance(task, advance)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.errors import ConfigError, Fault
@@ -27,14 +28,18 @@ _REVISION_LENGTH = 12  # hexadecimal digits: 48 bits, enough to tell the version
 
 def load_policy(path: Path) -> Policy:
     """Raises ConfigError."""
+    return parse_policy(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigError."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError([Fault(str(path), None, "is not UTF-8", f"mend byte {error.start}")]) from None
     except OSError as error:
         fault = Fault(str(path), None, f"cannot be read: {error.strerror}", "check the path and its permissions")
         raise ConfigError([fault]) from None
-    return parse_policy(text, str(path))
 
 
 def parse_policy(text: str, source: str) -> Policy:
@@ -55,8 +60,8 @@ def _validate(read: Source) -> model.PolicyFile:
         details = error.errors(include_url=False, include_context=False)
     repaired = copy.deepcopy(read.values)
     for detail in details:
-        place = _get_place(read.values, detail)
-        read.add_fault(place, *_describe(place, detail))
+        place = find_place(read.values, detail)
+        read.add_fault(place, *describe_shape(place, detail, model.ENTRIES, "config/policy.schema.json"))
         _repair(repaired, place, detail["type"])
     try:
         return model.PolicyFile.model_validate(repaired)
@@ -65,7 +70,7 @@ def _validate(read: Source) -> model.PolicyFile:
         raise
 
 
-def _get_place(values: Any, detail: ErrorDetails) -> ValuePath:  # noqa: ANN401 - the plain values of the file
+def find_place(values: Any, detail: ErrorDetails) -> ValuePath:  # noqa: ANN401 - the plain values of the file
     """pydantic's location without its names of union variants."""
     place: ValuePath = ()
     for part in detail["loc"]:
@@ -75,17 +80,19 @@ def _get_place(values: Any, detail: ErrorDetails) -> ValuePath:  # noqa: ANN401 
     return (*place, detail["loc"][-1]) if detail["type"] == "missing" else place
 
 
-def _describe(place: ValuePath, detail: ErrorDetails) -> tuple[str, str]:
+def describe_shape(
+    place: ValuePath, detail: ErrorDetails, entries: Sequence[type[BaseModel]], schema: str
+) -> tuple[str, str]:
     """The fault and its mend, without repeating what the file says: only where it says it."""
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".") or "the file"
     word = str(place[-1]) if place else ""
     if detail["type"] == "missing":
         return f"{name} is missing", f"add {word}:"
     if detail["type"] == "extra_forbidden":
-        known = sorted({field for entry in model.ENTRIES for field in entry.model_fields})
+        known = sorted({field for entry in entries for field in entry.model_fields})
         close = difflib.get_close_matches(word, known, n=1)
         return f"{name}: {word} is not a word of the policy", f"did you mean {close[0]}?" if close else "take it out"
-    return f"{name}: {detail['msg']}", "config/policy.schema.json says what is expected"
+    return f"{name}: {detail['msg']}", f"{schema} says what is expected"
 
 
 def _repair(values: Any, place: ValuePath, kind: str) -> None:  # noqa: ANN401 - the plain values of the file

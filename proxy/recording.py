@@ -1,0 +1,141 @@
+"""What is written down about every request: one decision line, one count, and what the candidate would have said.  [io]
+
+In go what became known of a request on its way through the front door, and how it ended; out go a log line, figures,
+the denials for the audit and the use of rights for whoever narrows keys. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proxy.authorization import Permit
+from proxy.challenges import Dialect
+from proxy.clock import Clock
+from proxy.envelope import Target
+from proxy.errors import DeniedError, Reason
+from proxy.identity import KeyId, Principal
+from proxy.live_policy import Flip, LivePolicy
+from proxy.logs import get_logger
+from proxy.messages import Message
+from proxy.metrics import Metrics
+from proxy.policy import RouteMatch
+from proxy.policy.questions import Question
+
+log = get_logger("decision")
+
+PLAIN = Dialect(json_rpc=False)
+MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
+UNSERVED = frozenset({Reason.ROUTE_UNKNOWN, Reason.METHOD_NOT_ALLOWED})
+
+
+@dataclass(slots=True)
+class Passage:
+    """What becomes known of one request on its way: the decision line, and how to say no.
+
+    `key_id` is the one presented, verified or not: whoever watches a key wants to see its refusals, too. Of a message
+    by HTTP+SSE, `session` is the one its URL names, and `message_target` where that takes its messages upstream.
+    """
+
+    request_id: str
+    started: float
+    http: str
+    policy: str  # the revision that decides
+    target: Target | None = field(default=None, repr=False)
+    match: RouteMatch | None = None
+    key_id: KeyId | None = None
+    message: Message | None = None
+    permit: Permit | None = None
+    rpc_id: str | int | None = None
+    ended: Reason | None = None
+    session: tuple[str, bytes] | None = None
+    message_target: str | None = field(default=None, repr=False)
+    dialect: Dialect = field(default=PLAIN)
+
+
+class Recorder:
+    """One instance per process."""
+
+    def __init__(self, *, live: LivePolicy, metrics: Metrics, clock: Clock) -> None:
+        self._live = live
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log.bind()  # once: a lazy logger is assembled anew for every line
+
+    def start(self, http: str, request_id: str) -> Passage:
+        """The blank page for a request that has just come in."""
+        return Passage(request_id, self._clock.boot(), http, self._live.enforced.revision)
+
+    def note_decision(self, passage: Passage, principal: Principal, decided: Permit | DeniedError) -> None:
+        """The policy in force has spoken. Must be called in the same step."""
+        if self._live.candidate is not None:
+            self._compare(passage, principal, allowed=isinstance(decided, Permit))
+
+    def _compare(self, passage: Passage, principal: Principal, *, allowed: bool) -> None:
+        """Hear the candidate, too. Whatever goes wrong with it is its own fault, and said."""
+        message, candidate = passage.message, self._live.candidate
+        if passage.target is None or candidate is None or (message is not None and message.method is None):
+            return  # an answer to the server asks for nothing
+        rpc, params = (message.method, message.params) if message is not None else (None, {})
+        question = Question(passage.http, passage.target.text, rpc, params)
+        try:
+            flip = candidate.find_flip(question, principal, allowed=allowed)
+        except Exception:
+            log.exception("candidate_failed", request_id=passage.request_id)
+            return
+        if flip is not None:
+            self._tell_flip(passage, flip)
+
+    def _tell_flip(self, passage: Passage, flip: Flip) -> None:
+        self._metrics.count_flip(opens=flip.opens)
+        self._log.warning(
+            "policy_flip",
+            request_id=passage.request_id,
+            verdict="opens" if flip.opens else "closes",
+            key_id=passage.key_id,
+            route=passage.match.route.id if passage.match else None,
+            http=passage.http,
+            rpc=passage.message.method if passage.message else None,
+            name=_get_name(passage.message),
+            policy=passage.policy,
+            candidate=flip.revision,
+            rule=flip.rule,
+            why=flip.why,
+        )
+
+    def record(self, passage: Passage, outcome: str, status: int) -> None:
+        """It is over."""
+        route = passage.match.route.id if passage.match else "none"
+        self._metrics.count_request(route, outcome)
+        candidate = self._live.candidate
+        if candidate is not None and outcome in UNSERVED and passage.target is not None:
+            flip = candidate.find_new_route(passage.http, passage.target.path)
+            if flip is not None:
+                self._tell_flip(passage, flip)
+        message, permit = passage.message, passage.permit
+        self._log.info(
+            "request",
+            request_id=passage.request_id,
+            outcome=outcome,
+            status=status,
+            route=route,
+            http=passage.http,
+            rpc=message.method if message else None,
+            name=_get_name(message),
+            key_id=passage.key_id,
+            rule=permit.rule if permit else None,
+            policy=passage.policy,
+            ms=round((self._clock.boot() - passage.started) * 1000, 1),
+        )
+
+    def record_unread(self, request_id: str, reason: Reason, status: int) -> None:
+        """Something came in that never became a request."""
+        self._metrics.count_request("none", reason)
+        self._log.info("request", request_id=request_id, outcome=reason, status=status)
+
+
+def _get_name(message: Message | None) -> str | None:
+    """The tool, prompt or resource a message names."""
+    if message is None:
+        return None
+    name = message.params.get("name") or message.params.get("uri")
+    return name[:MAX_LOGGED_NAME] if isinstance(name, str) else None
