@@ -46,12 +46,15 @@ format: $(STAMPS)/dev ## format the code and mend what lint can mend
 
 bench: $(STAMPS)/dev ## measure, and print ratios
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.decisions
 	$(BIN)/python -m bench.revocation
 
 schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the models
 	$(BIN)/python -c 'from proxy.settings import render_schema; print(render_schema(), end="")' > config/gateway.schema.json
 	$(BIN)/python -c 'import json; from proxy.policy.model import policy_schema; print(json.dumps(policy_schema(), indent=2))' \
 		> config/policy.schema.json
+	$(BIN)/python -c 'import json; from proxy.policy.cases import cases_schema; print(json.dumps(cases_schema(), indent=2))' \
+		> config/policy.tests.schema.json
 
 lock: ## resolve the lock files anew, with uv (LOCKFLAGS=--upgrade takes newer versions)
 	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml

@@ -16,6 +16,7 @@ from proxy.errors import DeniedError, Reason
 from proxy.identity import Principal
 from proxy.messages import Message
 from proxy.policy import Allowed, Denied, Policy, RouteMatch
+from proxy.policy.explanations import form_denial
 
 _NO_MEMBERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -65,11 +66,5 @@ def _deny(denied: Denied, principal: Principal, message: Message | None) -> Deni
     reason = Reason.ROUTE_DENIED if message is None else Reason.MESSAGE_DENIED
     if denied.unknown_method:
         reason = Reason.METHOD_UNKNOWN
-    explanation = {
-        "rule": denied.rule,
-        "required": list(denied.required),
-        "missing": list(denied.missing),
-        "held": sorted(principal.grants),
-        "smallest_sufficient": denied.smallest,
-    }
+    explanation = form_denial(denied, principal.grants)
     return DeniedError(reason, denied.why, rpc_id=message.id if message else None, data=explanation)

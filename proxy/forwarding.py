@@ -18,7 +18,7 @@ from proxy.authorization import Permit
 from proxy.clock import Clock
 from proxy.endpoints import Endpoints, form_reference
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
-from proxy.filtering import Allow
+from proxy.filtering import Allow, ListView, form_view
 from proxy.handles import (
     STATEFUL_METHODS,
     Binder,
@@ -29,7 +29,7 @@ from proxy.handles import (
 )
 from proxy.headers import form_client_headers, form_upstream_headers
 from proxy.identity import KeyId, Principal
-from proxy.policy import RouteMatch
+from proxy.policy import ListedKind, RouteMatch
 from proxy.relay import Limits, Relay
 from proxy.request_body import RequestUpload
 from proxy.session_store import SessionStore, hash_session_id
@@ -111,7 +111,7 @@ class Forwarder:
             exchange,
             request,
             judge_flow=lambda: self._registry.judge_flow(exchange, self._clock.boot()),
-            allow=await self._form_allow(permit, exchange),
+            lists=await self._form_view(permit, exchange),
             handles=self._form_handles(permit, destination, outbound),
             endpoints=self._form_endpoints(permit, exchange, destination, outbound),
             bind_tasks=lambda task_ids: self._bind_tasks(permit, exchange, task_ids),
@@ -150,15 +150,19 @@ class Forwarder:
             call.abort()
             relay.unwatch()
 
-    async def _form_allow(self, permit: Permit, exchange: Exchange) -> Allow:
+    async def _form_view(self, permit: Permit, exchange: Exchange) -> ListView:
         """What lists may show: a list of tasks, the key's own; everything else, what the policy would let it use."""
         allow = self._may_list(permit, exchange)
         protocol, message = permit.match.route.protocol, permit.message
         asked = message is not None and message.method == "tasks/list"
         if not asked and not (protocol == "mcp-sse" and message is None):  # whose stream is where all answers come
-            return allow
+            return form_view(message, permit.match, allow)
         owned = await self._task_store.list_owned(permit.match.route.upstream, permit.principal)
-        return lambda kind, name: hash_task_id(name) in owned if kind == "task" else allow(kind, name)
+
+        def allow_owned(kind: ListedKind, name: str) -> bool:
+            return hash_task_id(name) in owned if kind == "task" else allow(kind, name)
+
+        return form_view(message, permit.match, allow_owned)
 
     def _open_event_id(self, permit: Permit, destination: Destination, outbound: Outbound) -> str | None:
         """The event to resume after, as the upstream named it. Raises Refusal."""

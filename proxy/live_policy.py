@@ -79,8 +79,8 @@ class LivePolicy:
         if found is None or found.route.find_methods(path) != match.route.find_methods(path):
             return None
         before, now = match.route, found.route
-        way, other = (before.upstream, before.protocol, before.public), (now.upstream, now.protocol, now.public)
-        return found if way == other else None
+        same_way = (before.upstream, before.protocol, before.public) == (now.upstream, now.protocol, now.public)
+        return found if same_way and before.rules.tool_lists == now.rules.tool_lists else None
 
     def may_list(self, match: RouteMatch, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
         """Whether a list may show the entry now, on a route that was matched some time ago."""

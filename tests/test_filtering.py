@@ -10,8 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.filtering import Allow, ListView, SseFilter, UnfilterableAnswer, filter_answer, form_view, refuse_lists
+from proxy.errors import UpstreamError
+from proxy.filtering import (
+    LIST_KINDS,
+    Allow,
+    ListView,
+    SseFilter,
+    UnfilterableAnswer,
+    filter_answer,
+    form_view,
+    refuse_lists,
+)
 from proxy.messages import parse_message
+from proxy.policy import parse_policy
 
 
 def allow_open(kind: str, name: str) -> bool:
@@ -189,11 +200,287 @@ def test_whatever_the_bytes_an_answer_passes_or_is_unfilterable(body: bytes) -> 
             filter_answer(body, ALL)
 
 
-def test_list_requests_are_known_by_their_method() -> None:
-    for method in LIST_KINDS:
-        assert is_list_request(parse_message(orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method})))
-    for body in (b'{"jsonrpc":"2.0","id":1,"method":"tools/lists"}', b'{"jsonrpc":"2.0","id":1,"result":{}}'):
-        assert not is_list_request(parse_message(body))
+# results of tools that list tools
+
+RULES = """
+version: 1
+default_tier: pro
+scopes: { a:b: { title: A } }
+presets: {}
+tiers: { pro: ["*"] }
+routes:
+  - id: mcp
+    path: /mcp
+    methods: [POST, GET]
+    upstream: mcp
+    protocol: mcp
+    rules:
+      - { tool: [list, "find.*"], allow: any-key, lists_tools: found.tools-of-ours }
+      - { tool: all, allow: any-key, lists_tools: result }
+      - { tool: other, allow: any-key }
+...
+"""
+_MATCH = parse_policy(RULES, "test.yaml").find_route("/mcp")
+assert _MATCH is not None
+MATCH = _MATCH
+
+
+def view_for(method: str | None, tool: str | None = None, allow: Allow = allow_open) -> ListView:
+    """What a message on that route asks for; None: a stream."""
+    if method is None:
+        return form_view(None, MATCH, allow)
+    params = {"name": tool, "arguments": {}} if tool is not None else {"taskId": "t"}
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    return form_view(parse_message(orjson.dumps(message)), MATCH, allow)
+
+
+ASKED, OTHER, STREAM = view_for("tools/call", "list"), view_for("tools/call", "other"), view_for(None)
+TASK = view_for("tasks/result")
+SHOWN, HIDDEN = {"name": "open", "x": 1}, {"name": "secret", "x": 2}
+
+
+def found(*entries: Any, **members: Any) -> dict[str, Any]:
+    return {"found": {"tools-of-ours": list(entries), "total": 9}, **members}
+
+
+def text(value: object, **members: Any) -> dict[str, Any]:
+    return {"type": "text", "text": value if isinstance(value, str) else json.dumps(value, indent=1), **members}
+
+
+def result_of(body: bytes) -> Any:
+    parsed = orjson.loads(body)
+    for block in parsed["result"].get("content") or ():
+        if block["type"] == "text" and block["text"].startswith("{"):
+            block["text"] = orjson.loads(block["text"])
+    return parsed["result"]
+
+
+@pytest.mark.parametrize("method", LIST_KINDS)
+def test_what_asks_for_a_list_is_read_strictly(method: str) -> None:
+    assert view_for(method).strict
+    assert STREAM.strict
+    assert not view_for("tools/lists").strict
+
+
+@pytest.mark.parametrize(
+    ("tool", "awaits"), [("list", True), ("find.some", True), ("all", True), ("other", False), ("nothing", False)]
+)
+def test_the_rule_of_a_tool_says_that_its_result_lists_tools(tool: str, awaits: bool) -> None:
+    view = view_for("tools/call", tool)
+    assert (view.awaits_tools, view.strict, view.reads_texts) == (awaits, awaits, awaits)
+    assert set(view.tool_lists) == {("found", "tools-of-ours"), ("result",)}
+
+
+@pytest.mark.parametrize("view", [ASKED, STREAM, TASK, OTHER])
+def test_a_list_of_tools_is_filtered_in_both_places_and_its_counts_stay(view: ListView) -> None:
+    whole = found(HIDDEN, SHOWN, HIDDEN, page=2)
+    filtered = result_of(
+        filter_answer(answer({"content": [text(whole, annotations={})], "structuredContent": whole, "x": 1}), view)
+    )
+    kept = found(SHOWN, page=2)
+    assert filtered == {"content": [text("", annotations={}) | {"text": kept}], "structuredContent": kept, "x": 1}
+
+
+@pytest.mark.parametrize("view", [ASKED, STREAM, TASK, OTHER])
+def test_beside_a_list_of_tools_what_could_tell_of_them_in_other_words_is_left_out(view: ListView) -> None:
+    others = [
+        text("secret: does things"),
+        text({"name": "secret"}),
+        text('{"found":{"tools-of-ours":[]},"found":{"tools-of-ours":[{"name":"secret"}]}}'),
+        {"type": "resource", "resource": {"uri": "a://b", "text": '{"name":"secret"}'}},
+        "secret",
+    ]
+    body = answer({"content": others, "structuredContent": found(SHOWN)})
+    assert result_of(filter_answer(body, view)) == {"content": [], "structuredContent": found(SHOWN)}
+
+
+@pytest.mark.parametrize("view", [ASKED, STREAM, TASK])
+def test_an_older_server_has_the_list_in_a_text_only(view: ListView) -> None:
+    body = answer({"content": [text(found(HIDDEN, SHOWN))], "isError": False})
+    assert result_of(filter_answer(body, view)) == {"content": [text("") | {"text": found(SHOWN)}], "isError": False}
+
+
+def test_what_is_structured_otherwise_stays_beside_a_list_in_a_text() -> None:
+    body = answer({"content": [text(found(HIDDEN, SHOWN))], "structuredContent": {"page": 1}})
+    expected = {"content": [text("") | {"text": found(SHOWN)}], "structuredContent": {"page": 1}}
+    assert result_of(filter_answer(body, STREAM)) == expected
+
+
+def test_what_another_tool_says_in_a_text_alone_is_its_own() -> None:
+    """A file that happens to look like a list is handed out as it is."""
+    body = answer({"content": [text(found(HIDDEN))]})
+    assert filter_answer(body, OTHER) == body
+
+
+def test_a_list_without_a_name_for_it_is_found_where_sdks_put_it() -> None:
+    body = answer({"content": [text(HIDDEN), text(SHOWN)], "structuredContent": {"result": [HIDDEN, SHOWN]}})
+    expected = {"content": [], "structuredContent": {"result": [SHOWN]}}
+    assert result_of(filter_answer(body, view_for("tools/call", "all"))) == expected
+
+
+@pytest.mark.parametrize("entry", [None, "secret", ["secret"], {"Name": "open"}, {"name": 1}])
+def test_in_a_list_that_was_asked_for_what_has_no_readable_name_is_dropped(entry: object) -> None:
+    body = answer({"content": [], "structuredContent": found(entry, SHOWN)})
+    assert result_of(filter_answer(body, ASKED))["structuredContent"] == found(SHOWN)
+    alone = answer({"content": [], "structuredContent": found(entry)})
+    assert result_of(filter_answer(alone, ASKED))["structuredContent"] == found()
+
+
+@pytest.mark.parametrize(
+    "structured",
+    [
+        found(),
+        found("secret"),
+        found({"title": "secret"}),
+        {"found": {"tools-of-ours": 9}},
+        {"found": {"tools-of-ours": {"secret": {}}}},
+        {"found": [HIDDEN]},
+        {"found": None},
+        {"tools-of-ours": [HIDDEN]},
+        {"deeper": found(HIDDEN)},
+        [HIDDEN],
+        "secret",
+    ],
+)
+@pytest.mark.parametrize("view", [OTHER, STREAM, TASK])
+def test_what_is_no_list_of_named_things_at_that_place_passes_byte_for_byte(view: ListView, structured: Any) -> None:
+    body = answer({"content": [text("a word"), text(structured)], "structuredContent": structured})
+    assert filter_answer(body, view) == body
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": []},
+        {"content": [text("secret")]},
+        {"content": [text("secret")], "structuredContent": None},
+        {"content": [text({"items": [HIDDEN]})]},
+        {"content": "secret"},
+        {"content": {"text": "secret"}},
+        {"structuredContent": {}},
+        {"structuredContent": {"items": [HIDDEN]}},
+        {"structuredContent": {"found": {"tools-of-ours": {"secret": {}}}}},
+        {"structuredContent": {"items": [HIDDEN]}, "content": [text(found(SHOWN))]},
+        {"structuredContent": {"items": [HIDDEN]}, "content": [text(found(SHOWN))], "isError": True},
+        {"content": [text("secret")], "isError": "true"},
+    ],
+)
+def test_a_list_that_was_asked_for_and_is_not_where_it_should_be_is_withheld(result: dict[str, Any]) -> None:
+    with pytest.raises(UnfilterableAnswer):
+        filter_answer(answer(result), ASKED)
+    stream = b"data: a\n\ndata: " + answer(result) + b"\n\n"
+    assert filter_stream(stream, view=ASKED) == (b"", 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        answer({"content": [text("no such query")], "isError": True}),
+        answer({"content": [text("no such query")], "structuredContent": {"code": 3}, "isError": True}),
+        answer({"task": {"taskId": "t", "status": "working"}}),
+        answer({"resultType": "input_required", "inputRequests": {}}),
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}',
+        b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1}}',
+        b'{"jsonrpc":"2.0","id":2,"method":"sampling/createMessage","params":{}}',
+    ],
+)
+def test_failures_tasks_questions_and_progress_pass_where_a_list_is_awaited(body: bytes) -> None:
+    assert filter_answer(body, ASKED) == body
+    stream = b"id: 1\ndata:\n\ndata: " + body + b"\n\n"
+    assert filter_stream(stream, view=ASKED) == (stream, 0)
+
+
+def test_a_failure_that_lists_tools_all_the_same_is_filtered() -> None:
+    body = answer({"content": [text(found(HIDDEN, SHOWN))], "isError": True})
+    assert result_of(filter_answer(body, ASKED))["content"] == [text("") | {"text": found(SHOWN)}]
+
+
+def test_an_answer_that_needs_no_change_passes_byte_for_byte() -> None:
+    body = b" " + answer({"content": [text(found(SHOWN))], "structuredContent": found(SHOWN)})
+    assert filter_answer(body, ASKED) == body
+
+
+def test_a_list_of_tools_leaves_as_private() -> None:
+    body = answer({"content": [], "structuredContent": found(SHOWN), "cacheScope": "public"})
+    assert orjson.loads(filter_answer(body, ASKED))["result"]["cacheScope"] == "private"
+
+
+def test_the_result_that_a_task_brings_is_filtered() -> None:
+    """SEP-2663: in the answer to `tasks/get`, and in a notification on a stream."""
+    whole = {"content": [text(found(HIDDEN))], "structuredContent": found(HIDDEN, SHOWN)}
+    task = {"taskId": "t", "status": "completed", "result": whole}
+    polled = orjson.loads(filter_answer(answer(task), view_for("tasks/get")))["result"]
+    notice = orjson.dumps({"jsonrpc": "2.0", "method": "notifications/tasks", "params": task})
+    listened = view_for("subscriptions/listen")
+    sent, dropped = filter_stream(b"data: " + notice + b"\n\n", view=listened)
+    for got in (polled, orjson.loads(sent.removeprefix(b"data: "))["params"]):
+        assert got["status"] == "completed"
+        assert got["result"]["structuredContent"] == found(SHOWN)
+        assert "secret" not in json.dumps(got)
+    assert dropped == 0
+
+
+ESCAPED = [
+    lambda body: body,
+    lambda body: body.replace(b"tools-of-ours", b"tools\\u002dof\\u002dours"),
+    lambda body: body.replace(b"tools-of-ours", b"\\u0074ools-of-ours"),
+    lambda body: body.replace(b'\\"', b"\\u0022"),
+    lambda body: body.replace(b'\\"tools', b'\\"\\\\u0074ools'),
+]
+
+
+@pytest.mark.parametrize("escape", ESCAPED)
+@pytest.mark.parametrize("view", [STREAM, TASK])
+def test_a_list_of_tools_is_found_behind_escapes(view: ListView, escape: Any) -> None:
+    body = escape(answer({"content": [{"type": "text", "text": json.dumps(found(HIDDEN, SHOWN))}]}))
+    assert result_of(filter_answer(body, view))["content"] == [text("") | {"text": found(SHOWN)}]
+    sent, dropped = filter_stream(b"data: " + body + b"\n\n", view=view)
+    assert b"secret" not in sent
+    assert dropped == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+async def test_an_answer_too_large_to_be_held_is_cut_before_a_list_of_tools(size: int) -> None:
+    body = b" " * 200 + answer({"structuredContent": found(HIDDEN)})
+    pieces = iter([body[at : at + size] for at in range(0, len(body), size)])
+
+    async def read() -> bytes:
+        return next(pieces, b"")
+
+    sent: list[bytes] = []
+    read_on = refuse_lists(read, OTHER)
+
+    async def relay() -> None:
+        while piece := await read_on():
+            sent.append(piece)
+
+    with pytest.raises(UpstreamError):
+        await relay()
+    assert b"secret" not in b"".join(sent)
+
+
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(plain_values, plain_values, st.sampled_from([ASKED, OTHER, STREAM, TASK]))
+def test_whatever_a_tool_answers_no_hidden_name_comes_out_of_the_list(
+    structured: object, other: object, view: ListView
+) -> None:
+    for value in (structured, found(HIDDEN, structured, SHOWN)):
+        body = orjson.dumps({"result": {"content": [text({"a": other})], "structuredContent": value}})
+        try:
+            filtered = filter_answer(body, view)
+        except UnfilterableAnswer:
+            assert view is ASKED
+            assert value is structured
+            continue
+        if value is not structured:
+            assert orjson.loads(filtered)["result"]["structuredContent"]["found"]["total"] == 9
+            assert b'"secret"' not in filtered
 
 
 # event streams

@@ -9,9 +9,13 @@ import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, read_settings
 from proxy.cli.output import print_json, quote, say
+from proxy.cli.policy_explain import explain_policy
+from proxy.cli.policy_test import run_policy_tests
 from proxy.policy import load_policy
 
-app = typer.Typer(help="Check the policy file.", no_args_is_help=True)
+app = typer.Typer(help="Check, test and explain the policy.", no_args_is_help=True, rich_markup_mode="markdown")
+app.command("test")(run_policy_tests)
+app.command("explain")(explain_policy)
 
 
 @app.command("check")
@@ -34,4 +38,5 @@ def check_policy(
 
 @app.callback()
 def describe() -> None:
-    """Check the policy file."""
+    """Check, test and explain the policy, in this order: `check` reads the file, `test` holds it to its own tests,
+    `explain` says why a request is allowed or denied."""

@@ -82,6 +82,7 @@ def spare_collections() -> None:
 def demo(
     listen: Annotated[str, typer.Option(help="Where clients connect; port 0 picks a free one.")] = "127.0.0.1:8080",
     ops_listen: Annotated[str, typer.Option(help="Health and metrics.")] = "127.0.0.1:9090",
+    policy: Annotated[Path | None, typer.Option(help="A policy file to try, edits included.")] = None,
 ) -> None:
     """Try it all on this machine: a database, a sample MCP server, the proxy, and a key for each preset.
 
@@ -92,4 +93,4 @@ def demo(
     except ModuleNotFoundError as error:
         say(f'The demo needs {error.name}: pip install "aegis-mcp-proxy\\[demo]"')
         sys.exit(1)
-    uvloop.run(run_demo(listen, ops_listen))
+    uvloop.run(run_demo(listen, ops_listen, policy))

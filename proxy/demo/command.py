@@ -28,7 +28,9 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintRequest, mint
 from proxy.keys.store import KeyStore
 from proxy.logs import configure_logging
-from proxy.policy import Policy, load_policy
+from proxy.policy import Policy
+from proxy.policy.scopes import is_grantable
+from proxy.policy_files import PolicyFiles
 from proxy.server import run_proxy
 from proxy.settings import IdentitySettings, Settings, load_settings
 
@@ -36,13 +38,15 @@ OWNER = "demo"
 KEY_LIFETIME = timedelta(days=1)
 ONE_WORKFLOW = "workflow:run:nightly-etl"
 ONE_WORKFLOW_KEY = "nightly-etl-only"
+HIGHEST_TIER = "enterprise"
 ISSUER = "aegis-proxy"
 # A demo behaves the same wherever it is run: of the environment it hears only how much to log (by default warnings).
 HEARD = ("AEGIS_LOG_LEVEL",)
 
 
-async def run_demo(listen: str, ops_listen: str) -> None:
-    """Start everything, print what to try, wait for Ctrl-C, clean up. Raises ProxyError."""
+async def run_demo(listen: str, ops_listen: str, policy_file: Path | None = None) -> None:
+    """Start everything, print what to try, wait for Ctrl-C, clean up. Edits of the policy are followed, as in
+    production; None: the shipped one. Raises ProxyError."""
     console = Console(highlight=False)
     environ = {name: os.environ[name] for name in HEARD if name in os.environ}
     async with AsyncExitStack() as stack:
@@ -67,12 +71,13 @@ async def run_demo(listen: str, ops_listen: str) -> None:
                  "AEGIS_OPS_LISTEN": ops_listen, "AEGIS_SECRET_KEY": os.urandom(32).hex(), **environ},
             )  # fmt: skip
             settings = with_assertions(with_database(settings, postgres.url))
-            policy = load_policy(settings.policy)
+            policy_files = PolicyFiles(policy_file or settings.policy)
+            policy = policy_files.load()
             show("minting keys")
             keys = await mint_demo_keys(settings, policy)
             show("starting the proxy")
             configure_logging(environ.get("AEGIS_LOG_LEVEL", "warning"), sys.stderr)
-            proxy = await stack.enter_async_context(run_proxy(settings, policy))
+            proxy = await stack.enter_async_context(run_proxy(settings, policy, policy_files))
             await proxy.wait_trusted()
             for check in checks.values():
                 check.jwks_uri = f"http://{proxy.ops_address}/.well-known/jwks.json"
@@ -102,7 +107,10 @@ async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, Minted
         timeout_seconds=30,
     )
     wanted: dict[str, tuple[str | None, tuple[str, ...]]] = {name: (name, ()) for name in policy.presets}
-    wanted[ONE_WORKFLOW_KEY] = (None, (ONE_WORKFLOW,))
+    if is_grantable(ONE_WORKFLOW, policy.catalogue):
+        wanted[ONE_WORKFLOW_KEY] = (None, (ONE_WORKFLOW,))
+    # The highest tier, so that Full Access really shows everything.
+    tier = HIGHEST_TIER if HIGHEST_TIER in policy.tiers else policy.default_tier
     url = settings.database.url
     assert url is not None
     try:
@@ -113,8 +121,7 @@ async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, Minted
             expires_at = datetime.now(UTC) + KEY_LIFETIME
             return {
                 name: await mint(
-                    # The enterprise tier, so that Full Access really shows everything.
-                    MintRequest(name=name, owner=OWNER, actor="demo", tier="enterprise", preset=preset, scopes=scopes,
+                    MintRequest(name=name, owner=OWNER, actor="demo", tier=tier, preset=preset, scopes=scopes,
                                 expires_at=expires_at),
                     policy=policy, store=store, hasher=hasher,
                 )
@@ -142,7 +149,8 @@ def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, op
     line("\n[bold]Revoke it while that runs[/]: the stream, the call and the session end at once")
     line(f"  AEGIS_DATABASE_URL={shlex.quote(database_url)} {command} keys revoke {execution.summary.id}")
     line("\n[bold]Or ask the REST API[/], here with the key that may run one workflow and nothing else")
-    bearer = f'-H "Authorization: Bearer {keys[ONE_WORKFLOW_KEY].token}"'
+    one = keys.get(ONE_WORKFLOW_KEY, execution)
+    bearer = f'-H "Authorization: Bearer {one.token}"'
     line(f"  curl -X POST {bearer} {data}/v1/workflows/nightly-etl/run")
     line("\n[bold]Or connect an editor[/]")
     line(f'  claude mcp add --transport http aegis {url} --header "Authorization: Bearer {execution.token}"\n')

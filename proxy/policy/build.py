@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
 from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry
-from proxy.policy.patterns import Pattern, contains, get_shared, overlaps, parse_path_pattern
+from proxy.policy.patterns import Pattern, PatternIndex, contains, get_shared, overlaps, parse_path_pattern
 from proxy.policy.queries import build_query
 from proxy.policy.rules import Condition
 from proxy.policy.scopes import Scope, get_scope_fault, is_grantable, is_head, show, simplify
@@ -30,7 +30,6 @@ def build_policy(file: PolicyFile, source: Source, revision: str) -> Policy:
         known = ", ".join(file.tiers)
         source.add_fault(("default_tier",), f"unknown tier {show(file.default_tier)}", f"the tiers are {known}")
     routes = _build_routes(file, catalogue, source)
-    templates = [(pattern, route) for pattern, route in routes if not pattern.is_exact]
     return Policy(
         revision=revision,
         default_tier=file.default_tier,
@@ -46,7 +45,7 @@ def build_policy(file: PolicyFile, source: Source, revision: str) -> Policy:
                 for path in route.paths
             }
         ),
-        route_templates=MappingProxyType(_group_templates(templates)),
+        route_templates=PatternIndex((pattern, route) for pattern, route in routes if not pattern.is_exact),
     )
 
 
@@ -203,19 +202,3 @@ def _check_overlap(
         )
         message = f"{show(theirs.text)} and {show(mine.text)} both match {text}"
         source.add_fault(path, message, f"add a route for {text}, or change one of the two")
-
-
-def _group_templates(
-    templates: Sequence[tuple[Pattern, Route]],
-) -> dict[int | None, tuple[tuple[Pattern, Route], ...]]:
-    ranked = sorted(templates, key=lambda template: template[0].rank, reverse=True)
-    groups: dict[int | None, tuple[tuple[Pattern, Route], ...]] = {
-        None: tuple(template for template in ranked if template[0].tail is not None)
-    }
-    for slashes in {template[0].text.count("/") for template in ranked if template[0].tail is None}:
-        groups[slashes] = tuple(
-            (pattern, route)
-            for pattern, route in ranked
-            if pattern.tail is not None or pattern.text.count("/") == slashes
-        )
-    return groups

@@ -290,7 +290,8 @@ class _Reader:
         if word == "http":
             yield from self._form_http(entry, named, path)
         elif route is None:
-            self.source.add_fault(path, "the policy has no route for messages", "ask by http: METHOD /path")
+            if all(other.protocol == "http" for other in self.policy.routes):
+                self.source.add_fault(path, "the policy has no route for messages", "ask by http: METHOD /path")
         else:
             target = route.messages or route.path
             for rpc, params in self._form_messages(entry, word, route, named):

@@ -7,22 +7,24 @@ an error while deciding denies. The file, its lines and its faults are not known
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from proxy.identity import Owner, OwnerId
-from proxy.policy.patterns import Pattern, is_tricky_uri, overlaps, parse_uri_template
+from proxy.policy.patterns import Pattern, PatternIndex, is_tricky_uri, overlaps, parse_uri_template
 from proxy.policy.rules import (
     ABSENT,
     Allowed,
     Condition,
     Decision,
     Denied,
+    FieldPath,
     ReadLevel,
     Rule,
     describe,
+    find_common,
     get_read_levels,
     is_object,
     read_field,
@@ -56,12 +58,12 @@ class Lookup:
     """Rules by what they name: exact names first, then patterns, the most specific first."""
 
     exact: Mapping[str, Rule] = field(default_factory=dict)
-    patterns: tuple[tuple[Pattern, Rule], ...] = ()
+    patterns: PatternIndex[Rule] = field(default_factory=PatternIndex)
 
     def find(self, name: str) -> Rule | None:
         rule = self.exact.get(name)
         if rule is None and self.patterns:
-            found = self.find_pattern(name)
+            found = self.patterns.find(name)
             rule = found[0] if found else None
         return rule
 
@@ -69,14 +71,7 @@ class Lookup:
         rule = self.exact.get(uri)
         if rule is not None:
             return rule, _NO_VARIABLES
-        return None if is_tricky_uri(uri) else self.find_pattern(uri)
-
-    def find_pattern(self, name: str) -> tuple[Rule, Mapping[str, str]] | None:
-        for pattern, rule in self.patterns:
-            variables = pattern.find(name)
-            if variables is not None:
-                return rule, variables
-        return None
+        return None if is_tricky_uri(uri) else self.patterns.find(uri)
 
 
 _NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
@@ -91,6 +86,20 @@ class RuleTable:
     tools: Lookup = field(default_factory=Lookup)
     prompts: Lookup = field(default_factory=Lookup)
     uris: Mapping[str, Lookup] = field(default_factory=dict)
+    tool_lists: tuple[FieldPath, ...] = ()  # where results of tools hold lists of tools
+
+    def list_rules(self) -> list[Rule]:
+        """Each of them once."""
+        lookups = (self.rpc, self.tools, self.prompts, *self.uris.values())
+        found = [*self.http.values()]
+        for lookup in lookups:
+            found += [*lookup.exact.values(), *(rule for _, rule in lookup.patterns)]
+        return list({id(rule): rule for rule in found}.values())
+
+    def lists_tools(self, name: object) -> bool:
+        """Whether the result of this tool is a list of tools."""
+        rule = self.tools.find(name) if isinstance(name, str) else None
+        return rule is not None and rule.lists_tools is not None
 
     def judge_message(self, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
         for level in _READ_LEVELS.get(method, ()):
@@ -136,7 +145,8 @@ class RuleTable:
         if nested_arguments is ABSENT:
             nested_arguments = _NOTHING
         nested = self._judge_tool(nested_name, nested_arguments, grants, owner, depth + 1)
-        return _join(describe("tool", name), decision, nested)
+        within = f"{describe('tool', name)} must be allowed what it calls: "
+        return _join(decision, nested, within + nested.why if isinstance(nested, Denied) else None)
 
     def _judge_prompt(self, name: Any, arguments: Any, grants: frozenset[str], owner: Owner) -> Decision:  # noqa: ANN401
         rule = self.prompts.find(name) if type(name) is str else None
@@ -184,13 +194,11 @@ class RuleTable:
             return listen
         if not isinstance(uris, list):
             return Denied(None, "resourceSubscriptions must be a list of URIs")
-        scopes = dict.fromkeys(listen.scopes)
+        decision: Decision = listen
         for uri in uris:
-            decision = self.judge_uri("resources/subscribe", uri, grants, owner)
-            if isinstance(decision, Denied):
-                return decision
-            scopes |= dict.fromkeys(decision.scopes)
-        return Allowed(listen.rule, tuple(scopes))
+            judged = self.judge_uri("resources/subscribe", uri, grants, owner)
+            decision = _join(decision, judged, None)
+        return decision
 
     def may_list(self, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
         match kind:
@@ -214,17 +222,17 @@ class RuleTable:
         return False
 
 
-def _join(tool: str, outer: Decision, nested: Decision) -> Decision:
-    """Both must allow. When both deny, no single scope suffices."""
-    if isinstance(outer, Denied):
-        if not isinstance(nested, Denied):
-            return outer
-        required, missing = outer.required + nested.required, outer.missing + nested.missing
-        return Denied(outer.rule, outer.why, required, missing)
-    if isinstance(nested, Denied):
-        why = f"{tool} must be allowed what it calls: {nested.why}"
-        return Denied(nested.rule, why, nested.required, nested.missing, nested.smallest)
-    return Allowed(outer.rule, outer.scopes + nested.scopes)
+def _join(one: Decision, other: Decision, why: str | None) -> Decision:
+    """Both must allow. `why` is said when only the other denies."""
+    if isinstance(one, Allowed) and isinstance(other, Allowed):
+        return Allowed(one.rule, tuple(dict.fromkeys((*one.scopes, *other.scopes))))
+    if isinstance(one, Allowed):
+        assert isinstance(other, Denied)
+        return replace(other, why=why or other.why)
+    if isinstance(other, Allowed):
+        return one
+    required, missing = (*one.required, *other.required), (*one.missing, *other.missing)
+    return Denied(one.rule, one.why, required, missing, find_common((one.smallest, other.smallest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,20 +288,18 @@ class Policy:
     catalogue: Mapping[str, Scope]
     routes: tuple[Route, ...]
     exact_routes: Mapping[str, RouteMatch] = field(repr=False)
-    # Path templates by their number of slashes, the most specific first; None: the open-ended ones.
-    route_templates: Mapping[int | None, tuple[tuple[Pattern, Route], ...]] = field(repr=False)
+    route_templates: PatternIndex[Route] = field(repr=False)
 
     def find_route(self, path: str) -> RouteMatch | None:
         """`path` must be canonical: what is judged here is sent upstream byte for byte."""
         exact = self.exact_routes.get(path)
         if exact is not None:
             return exact
-        templates = self.route_templates.get(path.count("/"))
-        for pattern, route in self.route_templates[None] if templates is None else templates:
-            variables = pattern.find(path)
-            if variables is not None:
-                return RouteMatch(route, _decode(variables) if "%" in path else variables)
-        return None
+        found = self.route_templates.find(path)
+        if found is None:
+            return None
+        route, variables = found
+        return RouteMatch(route, _decode(variables) if "%" in path else variables)
 
     def check_scope(self, scope: str) -> None:
         """Raises ValueError, with the closest match in its text, unless a key may hold the scope."""

@@ -101,6 +101,13 @@ class RuleEntry(_Entry):
     allow: Literal["any-key"] | None = None
     where: Where | None = None
     also_tool: NestedCallEntry | None = None
+    lists_tools: Text | None = Field(
+        default=None,
+        description="The result of this tool lists tools: the member of structuredContent that holds the entries, each "
+        "with a name. It is filtered like tools/list, and so is the same text. In any other result of the route, a "
+        "list at that place whose entries have names is filtered as well.",
+        examples=["tools", "catalogue.tools"],
+    )
 
 
 class RouteEntry(_Entry):

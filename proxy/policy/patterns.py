@@ -2,15 +2,17 @@
 
 Names (tools, prompts, methods) know `*`: one whole segment between dots or slashes, or an open end
 (`aegis.*.list`, `notifications/*`). Paths and URIs know `{variable}`: one whole segment, and a final `**`: the rest.
-Text comes in, a `Pattern` goes out, or a ValueError that says what is wrong. What a match means is not known here.
+Text comes in, a `Pattern` goes out, or a ValueError that says what is wrong; of many patterns, a `PatternIndex` finds
+the most specific one that matches. What a match means is not known here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Generic, TypeVar
 
 # What a wildcard in a name may stand for: MCP's recommended alphabet of tool names. Look-alikes and control characters
 # can only ever be matched by an exact rule.
@@ -20,6 +22,8 @@ _PATH_SEGMENT = "[^/?#]+"
 _PATH_REST = "[^?#]+"
 _NAME_LIMIT = 128  # characters; MCP 2025-11-25, server/tools: names are 1 to 128 characters long
 _VARIABLE = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+
+Value = TypeVar("Value")
 
 # An upstream may decode or normalise a URI before it opens it, so that `a/../b` is another thing than it looks like.
 _TRICKY_URI = re.compile(r"%2[ef5]|%5c|\\|[\x00-\x1f\x7f]|/\.\.?(?:/|$)", re.IGNORECASE)
@@ -36,6 +40,7 @@ class Pattern:
     pieces: tuple[str | None, ...]
     tail: str | None
     expression: re.Pattern[str]
+    splits_at_dots: bool  # names have segments between dots, too; paths and URIs only between slashes
 
     @property
     def is_exact(self) -> bool:
@@ -54,6 +59,77 @@ class Pattern:
         """The variables' values, or None when the text does not match."""
         match = self.expression.fullmatch(text)
         return match.groupdict() if match else None
+
+
+@dataclass(slots=True)
+class _Node:
+    """The patterns that begin with the same segments: by their next one, and the places of those that end here."""
+
+    literals: dict[str, _Node] = field(default_factory=dict)
+    wildcard: _Node | None = None
+    closed: list[int] = field(default_factory=list)
+    open_ended: list[int] = field(default_factory=list)  # an open end goes on from here, with any text
+
+    def go(self, segment: str | None) -> _Node:
+        if segment is not None:
+            return self.literals.setdefault(segment, _Node())
+        if self.wildcard is None:
+            self.wildcard = _Node()
+        return self.wildcard
+
+
+class PatternIndex(Generic[Value]):
+    """Patterns of one kind, the most specific first, and what each stands for.
+
+    It finds what trying them one by one would find, at a cost that follows the segments of the text instead of their
+    number: a tree by segments names the few that may match, and they alone are tried.
+    """
+
+    __slots__ = ("_entries", "_root", "_splits_at_dots")
+
+    def __init__(self, entries: Iterable[tuple[Pattern, Value]] = ()) -> None:
+        self._entries = tuple(sorted(entries, key=lambda entry: entry[0].rank, reverse=True))
+        self._splits_at_dots = any(pattern.splits_at_dots for pattern, _ in self._entries)
+        self._root = _Node()
+        for place, (pattern, _) in enumerate(self._entries):
+            node = self._root
+            for segment in pattern.pieces[::2]:
+                node = node.go(segment)
+            (node.closed if pattern.tail is None else node.open_ended).append(place)
+
+    def __iter__(self) -> Iterator[tuple[Pattern, Value]]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, text: str) -> tuple[Value, Mapping[str, str]] | None:
+        """What the most specific matching pattern stands for, and its variables' values."""
+        for place in sorted(self._find_places(text)):
+            pattern, value = self._entries[place]
+            variables = pattern.find(text)
+            if variables is not None:
+                return value, variables
+        return None
+
+    def _find_places(self, text: str) -> list[int]:
+        """Of every pattern that matches, and of few others."""
+        places: list[int] = []
+        nodes = [self._root]
+        for segment in (text.replace(".", "/") if self._splits_at_dots else text).split("/"):
+            following = []
+            for node in nodes:
+                places += node.open_ended
+                if (literal := node.literals.get(segment)) is not None:
+                    following.append(literal)
+                if node.wildcard is not None:
+                    following.append(node.wildcard)
+            if not following:
+                return places
+            nodes = following
+        for node in nodes:
+            places += node.closed
+        return places
 
 
 def is_name_pattern(text: str) -> bool:
@@ -162,4 +238,4 @@ def _build(
     if tail is not None:
         source += re.escape(tail) + rest
     limit = f"(?=.{{1,{_NAME_LIMIT}}}\\Z)" if segment is _NAME_SEGMENT else ""
-    return Pattern(text, pieces, tail, re.compile(limit + source, re.DOTALL))
+    return Pattern(text, pieces, tail, re.compile(limit + source, re.DOTALL), segment is _NAME_SEGMENT)

@@ -7,13 +7,13 @@ Adding fields to a request never widens: a rule only compares fields, it never t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeGuard
 
 from proxy.identity import Owner
 from proxy.messages import fold_name
-from proxy.policy.scopes import EVERYTHING, show
+from proxy.policy.scopes import EVERYTHING, covers, is_selector, show, split_scope
 
 Kind = Literal["http", "rpc", "tool", "prompt", "uri"]
 Value = str | int | bool
@@ -181,6 +181,7 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
     nested: NestedCall | None = None
     levels: tuple[ReadLevel, ...] = ()
+    lists_tools: FieldPath | None = None  # where the structured result holds entries that name tools
     any_key: Allowed = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -227,10 +228,10 @@ class Rule:
             return self._deny_unreadable(alternatives, name, fields)
         required = tuple(dict.fromkeys(scope for pairs in readable for scope, _ in pairs))
         missing = tuple(dict.fromkeys(scope for pairs in readable for scope, held in pairs if not held))
-        lacking = min(([scope for scope, held in pairs if not held] for pairs in readable), key=len)
         words = "scope" if len(missing) == 1 else "one of the scopes" if len(readable) > 1 else "the scopes"
         why = f"{describe(self.kind, name)} needs {words} {', '.join(show(scope) for scope in missing)}"
-        return Denied(self.id, why, required, missing, lacking[0] if len(lacking) == 1 else None)
+        lacking = ([_make_grantable(scope) for scope, held in pairs if not held] for pairs in readable)
+        return Denied(self.id, why, required, missing, _find_narrowest(map(find_common, lacking)))
 
     def _deny_unreadable(
         self, alternatives: tuple[tuple[NeededScope, ...], ...], name: str, fields: Mapping[str, Any]
@@ -239,6 +240,27 @@ class Rule:
         what = f"{_FIELDS[self.kind]} {'.'.join(unreadable.selector_path or ())}"
         why = f"{describe(self.kind, name)} needs its {what} to be a text that is not empty: it selects the scope"
         return Denied(self.id, why, tuple(n.scope for needed in alternatives for n in needed))
+
+
+def find_common(scopes: Sequence[str | None]) -> str | None:
+    """The one of these scopes that holding is as good as holding them all, if there is one. None: nothing would do."""
+    wanted = [scope for scope in scopes if scope is not None]
+    if len(wanted) < len(scopes):
+        return None
+    return next((scope for scope in wanted if all(covers(frozenset({scope}), other) for other in wanted)), None)
+
+
+def _make_grantable(scope: str) -> str:
+    """What a key can hold to satisfy it: no key is made for a selector of any length, or with control characters."""
+    head, selector = split_scope(scope)
+    return scope if selector is None or is_selector(selector) else head
+
+
+def _find_narrowest(scopes: Iterable[str | None]) -> str | None:
+    """One of these scopes that none of the others is a part of."""
+    every = list(dict.fromkeys(scope for scope in scopes if scope is not None))
+    narrowest = (one for one in every if not any(covers(frozenset({one}), other) for other in every if other != one))
+    return next(narrowest, None)
 
 
 def _get_held(

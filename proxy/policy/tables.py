@@ -17,6 +17,7 @@ from proxy.policy.compiled import NAMED_METHODS, URI_METHODS, Lookup, RuleTable
 from proxy.policy.model import UNREADABLE, RouteEntry, RuleEntry
 from proxy.policy.patterns import (
     Pattern,
+    PatternIndex,
     is_name_pattern,
     is_path_pattern,
     is_tricky_uri,
@@ -25,11 +26,12 @@ from proxy.policy.patterns import (
     parse_path_pattern,
 )
 from proxy.policy.requirements import Reader, get_levels
-from proxy.policy.rules import Condition, Kind, Rule
+from proxy.policy.rules import Condition, FieldPath, Kind, Rule
 from proxy.policy.scopes import Scope, show
 from proxy.policy.source import Path, Source
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
+_MEMBER = re.compile(r"[A-Za-z0-9_-]+")
 _NAMED_BY: Final[Mapping[str, str]] = {
     "tools/call": "tool:",
     "prompts/get": "prompt:",
@@ -45,9 +47,11 @@ class _Drawer:
     exact: dict[str, Rule] = field(default_factory=dict)
     patterns: list[tuple[Pattern, Rule, Path]] = field(default_factory=list)
 
+    def list_rules(self) -> list[Rule]:
+        return [*self.exact.values(), *(rule for _, rule, _ in self.patterns)]
+
     def get_lookup(self) -> Lookup:
-        ranked = sorted(self.patterns, key=lambda entry: entry[0].rank, reverse=True)
-        return Lookup(MappingProxyType(self.exact), tuple((pattern, rule) for pattern, rule, _ in ranked))
+        return Lookup(MappingProxyType(self.exact), PatternIndex((pattern, rule) for pattern, rule, _ in self.patterns))
 
 
 def build_table(
@@ -81,12 +85,14 @@ class _TableBuilder:
             self._check_ties(drawer)
         lookups = {name: drawer.get_lookup() for name, drawer in self.drawers.items()}
         empty = Lookup()
+        lists = (rule.lists_tools for rule in self.drawers["tool"].list_rules()) if "tool" in self.drawers else ()
         return RuleTable(
             http=lookups.get("http", empty).exact,
             rpc=lookups.get("rpc", empty),
             tools=lookups.get("tool", empty),
             prompts=lookups.get("prompt", empty),
             uris={method: lookups[method] for method in URI_METHODS if method in lookups},
+            tool_lists=tuple(dict.fromkeys(path for path in lists if path is not None)),
         )
 
     def _check_route(self) -> None:
@@ -236,7 +242,23 @@ class _TableBuilder:
         elif entry.also_tool is not None:
             self.source.add_fault((*path, "also_tool"), f"also_tool in a {kind} rule", "only tools call tools")
         levels = get_levels(alternatives, conditions, nested) if kind in ("tool", "prompt", "rpc") else ()
-        return Rule(entry.id or f"{self.route.id}/{label}", kind, alternatives, conditions, nested, levels)
+        lists = self._parse_lists_tools(entry.lists_tools, kind, (*path, "lists_tools"))
+        return Rule(entry.id or f"{self.route.id}/{label}", kind, alternatives, conditions, nested, levels, lists)
+
+    def _parse_lists_tools(self, reference: str | None, kind: Kind, path: Path) -> FieldPath | None:
+        if reference is None:
+            return None
+        names = tuple(reference.split("."))
+        if kind != "tool":
+            self.source.add_fault(path, f"lists_tools in a {kind} rule", "only results of tools hold such lists")
+        elif not all(map(_MEMBER.fullmatch, names)):
+            mend = "write names of A-Z a-z 0-9 _ -, one inside the other, with dots between them"
+            self.source.add_fault(path, f"{show(reference)} names no member of a result", mend)
+        elif "structuredContent" in names:
+            inside = ".".join(names[names.index("structuredContent") + 1 :])
+            mend = f"write what comes inside it: {show(inside) or 'tools'}"
+            self.source.add_fault(path, f"{show(reference)} begins outside of structuredContent", mend)
+        return names
 
     def _put(self, drawer_name: str, name: str, pattern: Pattern | None, rule: Rule, path: Path) -> None:
         drawer = self.drawers.setdefault(drawer_name, _Drawer())

@@ -210,7 +210,7 @@ def test_each_tool_is_opened_by_its_scope_and_by_no_other(
 def test_every_rule_for_a_tool_is_in_these_tables(match: RouteMatch) -> None:
     tabled = {tool for tool, _, _ in TOOLS} | {"aegis.execute.intent", "aegis.edge.fleet.invoke"}
     assert set(match.route.rules.tools.exact) == tabled
-    assert match.route.rules.tools.patterns == ()
+    assert not match.route.rules.tools.patterns
 
 
 @pytest.mark.parametrize(("tool", "arguments", "first"), PROMISES, ids=[tool for tool, _, _ in PROMISES])

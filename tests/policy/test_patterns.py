@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.policy.patterns import (
     Pattern,
+    PatternIndex,
     contains,
     get_shared,
     overlaps,
@@ -104,3 +108,60 @@ def test_a_uri_template_overlaps_the_rules_it_could_become(template: str, overla
     parsed = parse_uri_template(template)
     assert overlaps(parse_path_pattern(overlapping), parsed)
     assert not overlaps(parse_path_pattern(apart), parsed)
+
+
+def scan(patterns: list[Pattern], text: str) -> tuple[str, dict[str, str]] | None:
+    """One by one, the most specific first."""
+    for pattern in sorted(patterns, key=lambda pattern: pattern.rank, reverse=True):
+        variables = pattern.find(text)
+        if variables is not None:
+            return pattern.text, dict(variables)
+    return None
+
+
+names = st.lists(st.sampled_from(["a", "b", "ab", "", "A", "\u00e4"]), min_size=1, max_size=4)
+separators = st.sampled_from("./")
+
+
+@given(st.lists(name_patterns, max_size=8, unique_by=lambda pattern: pattern.text), names, separators, separators)
+def test_an_index_finds_the_name_pattern_that_a_scan_finds(
+    patterns: list[Pattern], words: list[str], first: str, second: str
+) -> None:
+    index = PatternIndex((pattern, pattern.text) for pattern in patterns)
+    text = first.join(words[:2]) + "".join(second + word for word in words[2:])
+    assert index.find(text) == scan(patterns, text)
+    assert all(index.find(name) == scan(patterns, name) for name in NAMES)
+
+
+@given(st.lists(path_patterns, max_size=8, unique_by=lambda pattern: pattern.pieces), st.text("ab/.?", max_size=8))
+def test_an_index_finds_the_path_pattern_that_a_scan_finds(patterns: list[Pattern], text: str) -> None:
+    index = PatternIndex((pattern, pattern.text) for pattern in patterns)
+    assert all(index.find(path) == scan(patterns, path) for path in [text, f"/{text}", *PATHS])
+
+
+@pytest.mark.parametrize(
+    ("parse", "templates", "text"),
+    [
+        (parse_path_pattern, "/v1/things-{}/{{id}}/run", "/v1/things-{}/7/run"),
+        (parse_path_pattern, "/v1/{{tenant}}/things-{}/run", "/v1/acme/things-{}/run"),
+        (parse_path_pattern, "/v1/{{tenant}}/{{id}}/do-{}", "/v1/acme/7/do-{}"),
+        (parse_path_pattern, "aegis://kind-{}/{{id}}/**", "aegis://kind-{}/7/a/b"),
+        (parse_name_pattern, "aegis.team-{}.*", "aegis.team-{}.run"),
+        (parse_name_pattern, "*.team-{}.run", "aegis.team-{}.run"),
+    ],
+)
+def test_of_a_thousand_patterns_an_index_tries_one(parse: Any, templates: str, text: str) -> None:
+    tried: list[str] = []
+
+    @dataclass(frozen=True)
+    class Watched(Pattern):
+        def find(self, text: str) -> Mapping[str, str] | None:
+            tried.append(self.text)
+            return super().find(text)
+
+    patterns = [parse(templates.format(number)) for number in range(1000)]
+    watched = [Watched(p.text, p.pieces, p.tail, p.expression, p.splits_at_dots) for p in patterns]
+    found = PatternIndex((pattern, pattern.text) for pattern in watched).find(text.format(517))
+    assert found is not None
+    assert found[0] == templates.format(517)
+    assert tried == [found[0]]
