@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -167,3 +167,10 @@ def open_progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=_open_console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda advance: progress.advance(task, advance)
+
+
+def print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Lines of markup on stdout, each in its style ("" for none); never wrapped, so that they can be searched."""
+    console = _open_console()
+    for text, style in lines:
+        console.print(text, style=style or None, soft_wrap=True)

@@ -9,11 +9,13 @@ import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, read_settings
 from proxy.cli.output import print_json, quote, say
+from proxy.cli.policy_diff import diff_policies
 from proxy.cli.policy_explain import explain_policy
 from proxy.cli.policy_test import run_policy_tests
 from proxy.policy import load_policy
 
-app = typer.Typer(help="Check, test and explain the policy.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(help="Check, compare, test and explain the policy.", no_args_is_help=True)
+app.command("diff")(diff_policies)
 app.command("test")(run_policy_tests)
 app.command("explain")(explain_policy)
 
@@ -38,5 +40,8 @@ def check_policy(
 
 @app.callback()
 def describe() -> None:
-    """Check, test and explain the policy, in this order: `check` reads the file, `test` holds it to its own tests,
-    `explain` says why a request is allowed or denied."""
+    """Check, compare, test and explain the policy.
+
+    In the order of an edit: `check` reads the file, `diff` tells what it opens and closes, `test` holds it to its own
+    tests, `explain` says why a request is allowed or denied.
+    """

@@ -135,3 +135,26 @@ async def test_of_a_key_it_says_where_a_right_is_lost(aegis: Command) -> None:
     assert "may not be used at all: key_revoked" in revoked.told
     unknown = await aegis.run("policy", "explain", "--key", "000000000000", *asked)
     assert (unknown.code, unknown.stdout) == (5, "")
+
+
+async def test_a_difference_is_told_for_each_preset_and_by_the_exit_code_when_asked(
+    aegis: Command, tmp_path: Path
+) -> None:
+    before = "      - execution:cancel\n\n"
+    path = copy_policy(tmp_path, before, "      - execution:cancel\n      - workflow:delete\n\n")
+    plain = await aegis.run("policy", "diff", str(SHIPPED), str(path))
+    assert plain.code == 0
+    assert "preset execution also holds workflow:delete" in plain.stdout
+    assert "+ request DELETE /v1/workflows/{name}: name given" in plain.stdout
+    assert "preset read-only" not in plain.stdout
+    assert "6 opened" in plain.told
+    machine = await aegis.run("policy", "diff", str(SHIPPED), str(path), "--json", "--exit-code")
+    assert machine.code == 1
+    assert set(machine.json["holders"]) == {"preset execution", "preset developer"}
+    one = await aegis.run("policy", "diff", str(SHIPPED), str(path), "--for", "preset developer", "--json")
+    assert set(one.json["holders"]) == {"preset developer"}
+
+
+async def test_no_difference_is_said_so(aegis: Command) -> None:
+    outcome = await aegis.run("policy", "diff", str(SHIPPED), str(SHIPPED), "--exit-code")
+    assert (outcome.code, outcome.stdout, outcome.told) == (0, "", "The two policies decide alike.")
