@@ -43,7 +43,8 @@ def count_ended(key_id: KeyId, exchanges: Sequence[Exchange]) -> Ended:
 class Doubts:
     """Keys that the news put in doubt, and since which boot time."""
 
-    def __init__(self) -> None:
+    def __init__(self, gather_seconds: float) -> None:
+        self._gather_seconds = gather_seconds
         self._since: dict[KeyId, float] = {}
         self._some = asyncio.Event()
 
@@ -55,7 +56,7 @@ class Doubts:
     async def take(self) -> dict[KeyId, float]:
         """As many as one read asks for, the oldest first, soon after anything was said."""
         await self._some.wait()
-        await asyncio.sleep(GATHER_SECONDS)
+        await asyncio.sleep(self._gather_seconds)
         taken = dict(islice(self._since.items(), MAX_BATCH))
         for key_id in taken:
             del self._since[key_id]
@@ -92,6 +93,7 @@ class Revocation:
         revalidate_seconds: float,
         count_news: Callable[[], None] = lambda: None,
         confirm: Callable[[Sequence[Ended]], None] = lambda _ended: None,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self._news = news
         self._memory = memory
@@ -106,7 +108,7 @@ class Revocation:
         self._revalidate_seconds = revalidate_seconds
         self._count_news = count_news
         self._confirm = confirm
-        self._held, self._idle = Doubts(), Doubts()
+        self._held, self._idle = Doubts(gather_seconds), Doubts(gather_seconds)
         self._sweep_all = False
         self._acts: deque[Callable[[], None]] = deque()
         self._revalidated_at = float("-inf")

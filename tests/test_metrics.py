@@ -59,7 +59,7 @@ def test_exactly_one_state_of_trust_is_shown(metrics: Metrics) -> None:
 def test_a_new_policy_takes_the_place_of_the_old_one(metrics: Metrics) -> None:
     metrics.show_policy("abc")
     metrics.show_policy("def")
-    policies = [name for name in scrape(metrics) if name.startswith("aegis_policy")]
+    policies = [name for name in scrape(metrics) if name.startswith("aegis_policy_info")]
     assert policies == ["aegis_policy_info{revision=def}"]
 
 
@@ -100,3 +100,9 @@ def test_two_instances_share_nothing(metrics: Metrics) -> None:
     metrics.list_events_dropped.inc()
     assert scrape(other)["aegis_news_heard_total{}"] == 0
     assert scrape(other)["aegis_list_events_dropped_total{}"] == 0
+
+
+def test_no_candidate_shows_no_revision(metrics: Metrics) -> None:
+    metrics.show_candidate("abc")
+    metrics.show_candidate(None)
+    assert scrape(metrics)["aegis_policy_candidate_info{revision=}"] == 1

@@ -123,6 +123,7 @@ class World:
             heartbeat_seconds=HEARTBEAT_SECONDS,
             revalidate_seconds=REVALIDATE_SECONDS,
             count_news=self.count,
+            gather_seconds=0.0,  # it is told as one
         )
         self.proving = True
 
