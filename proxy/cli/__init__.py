@@ -1,7 +1,7 @@
 """The command line: thin. Parse, call, print.
 
 Results go to stdout, everything said about them to stderr, so that scripts can read the one and people the other.
-Exit codes: 0 ok, 1 failed, 2 usage, 5 not found, 6 revoked but not confirmed by every instance.
+Exit codes: 0 ok, 1 failed, 2 usage, 4 denied, 5 not found, 6 revoked but not confirmed by every instance.
 """
 
 from __future__ import annotations
