@@ -91,18 +91,22 @@ class PolicyFiles:
             told = self._woken.is_set()
             self._woken.clear()
             if told or self._enforced.has_changed():
-                await self._adopt(live, rejudge, metrics)
+                await self._adopt(live, rejudge, metrics, told=told)
             if told or self._candidate.has_changed():
                 await self._try_out(live, metrics)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._woken.wait()
 
-    async def _adopt(self, live: LivePolicy, rejudge: Callable[[], None], metrics: Metrics) -> None:
+    async def _adopt(self, live: LivePolicy, rejudge: Callable[[], None], metrics: Metrics, *, told: bool) -> None:
         policy = await _load(self._enforced, "policy_refused", in_force=live.enforced.revision)
         metrics.show_policy_fault("enforced", faulty=policy is None)
         self._fault = "the policy file cannot be used; see the log" if policy is None else None
-        if policy is None or policy.revision == live.enforced.revision:
+        if policy is None:
+            return
+        if policy.revision == live.enforced.revision:
+            if told:  # whoever asked wants an answer
+                log.info("policy_unchanged", file=str(self._enforced.path), policy=policy.revision)
             return
         replaced = live.enforced.revision
         live.enforce(policy)

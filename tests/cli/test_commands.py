@@ -114,6 +114,31 @@ async def test_the_proxy_migrates_serves_and_leaves_when_told(early: Command, nu
     assert events.index("draining") < events.index("stopped")
 
 
+async def test_a_hangup_has_the_policy_read_again_and_ends_nothing(aegis: Command, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(find_shipped("policy.yaml").read_text())
+    listen = {"AEGIS_LISTEN": "127.0.0.1:0", "AEGIS_OPS_LISTEN": "127.0.0.1:0", "AEGIS_POLICY": str(path)}
+    process = await aegis.start("serve", **listen)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(2 * GUARD_SECONDS), aiohttp.ClientSession() as http:
+            line = await read_until(process.stdout, "listening")
+            async with http.get(f"{line['ops']}/healthz") as answer:  # the signal is handled from here on
+                assert answer.status == 200
+            process.send_signal(signal.SIGHUP)
+            assert (await read_until(process.stdout, "policy_unchanged"))["policy"] == line["policy"]
+            path.write_text(path.read_text().replace("version: 1", "version: 1 "))
+            process.send_signal(signal.SIGHUP)
+            assert (await read_until(process.stdout, "policy_enforced"))["replaced"] == line["policy"]
+            process.terminate()
+            await process.communicate()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_a_second_interrupt_ends_what_still_runs(aegis: Command, sample: SampleServer) -> None:
     """The first one would let the call run for as long as the budget of ten seconds lasts."""
     sample.platform.run_seconds, sample.platform.steps = 600, 6000
