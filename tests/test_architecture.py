@@ -78,8 +78,6 @@ TESTED_BY = {
     "cli/serve.py": "tests/cli/test_commands.py",
     "cli/policy.py": "tests/cli/test_commands.py",
     "cli/policy_diff.py": "tests/cli/test_policy_tools.py",
-    "cli/policy_test.py": "tests/cli/test_policy_tools.py",
-    "cli/policy_explain.py": "tests/cli/test_policy_tools.py",
     "live_policy.py": "tests/journeys/test_policy_edits.py",
     "policy_files.py": "tests/journeys/test_policy_edits.py",
     "recording.py": "tests/journeys/test_policy_edits.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -174,3 +174,13 @@ def print_lines(lines: Iterable[tuple[str, str]]) -> None:
     console = _open_console()
     for text, style in lines:
         console.print(text, style=style or None, soft_wrap=True)
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of foreign words on stdout; what is too long for its column goes on below, and nothing is cut."""
+    table = Table(*titles, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        table.add_row(*(Text(_make_printable(cell)) for cell in row))
+    _open_console().print(table)

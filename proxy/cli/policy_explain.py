@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json as json_lines
+import json as json_text
+import shlex
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, open_database, read_settings
 from proxy.cli.keys import NOT_FOUND, read_id
-from proxy.cli.output import print_json, quote, say, say_error
+from proxy.cli.output import print_json, print_lines, quote, say, say_error
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.record import KeyRecord
 from proxy.keys.store import KeyStore
@@ -29,29 +30,40 @@ DENIED = 4
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Whose request it is: effective scopes, owner, and what is to be said about a key beside the policy."""
+    """Whose request it is: effective scopes, owner, and the scopes another key would be minted from.
+
+    `fault`: that the key may not be used, whatever the policy says.
+    """
 
     grants: frozenset[str]
     owner: Owner
+    scopes: tuple[str, ...]
     record: KeyRecord | None = None
+    fault: str | None = None
 
 
 def explain_policy(
-    key: Annotated[str | None, typer.Option(help="A key's id: its rights are read from the database.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Instead of a key: what a preset holds.")] = None,
-    scopes: Annotated[str | None, typer.Option(help="Instead of a key: scopes, separated by commas.")] = None,
-    tier: Annotated[str | None, typer.Option(help="The owner's tier. Default: no ceiling at all.")] = None,
-    tenant: Annotated[str, typer.Option(help="The owner's tenant.")] = "own-tenant",
-    subject: Annotated[str, typer.Option(help="The owner's user id.")] = "own-user",
-    tool: Annotated[str | None, typer.Option(help="A tool call.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="A prompt.")] = None,
-    uri: Annotated[str | None, typer.Option(help="A resource; with --rpc: what is done with it.")] = None,
-    rpc: Annotated[str | None, typer.Option(help="Any other JSON-RPC method.")] = None,
+    key: Annotated[str | None, typer.Option(help="Whose request: a key's id; its rights are in the database.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Or: what a preset holds.")] = None,
+    scopes: Annotated[str | None, typer.Option(help="Or: scopes, separated by commas.")] = None,
+    tier: Annotated[str | None, typer.Option(help="The owner's tier, without --key. Default: no ceiling.")] = None,
+    tenant: Annotated[str, typer.Option(help="The owner's tenant, without --key.")] = "own-tenant",
+    subject: Annotated[str, typer.Option(help="The owner's user id, without --key.")] = "own-user",
+    tool: Annotated[str | None, typer.Option(help="What is asked: a tool call.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Or: a prompt.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Or: a resource, to read it; --rpc says what else.")] = None,
+    rpc: Annotated[str | None, typer.Option(help="Or: any other JSON-RPC method.")] = None,
+    path: Annotated[str | None, typer.Option(help="Or: a REST path, with its query.")] = None,
+    method: Annotated[str, typer.Option(help="The HTTP method, with --path.")] = "GET",
     arg: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, an argument; NAME=json:VALUE for anything but a text.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=TEXT, an argument; NAME=json:VALUE if it is no text; A.B=TEXT: B inside A. Repeatable."
+        ),
     ] = None,
-    method: Annotated[str, typer.Option(help="With --path: the HTTP method.")] = "GET",
-    path: Annotated[str | None, typer.Option(help="A REST request, query included.")] = None,
+    args: Annotated[
+        str | None, typer.Option("--args", "--params", help="All arguments, or the params of --rpc, as JSON.")
+    ] = None,
     route: Annotated[str | None, typer.Option(help="The MCP route messages come by. Default: the first.")] = None,
     policy: Annotated[Path | None, typer.Option(help="The policy file. Default: the configured one.")] = None,
     config: ConfigOption = None,
@@ -61,52 +73,61 @@ def explain_policy(
 
     Exit code 0: allowed. 4: denied. 5: there is no such key.
 
-    Example: aegis-proxy policy explain --preset read-only --tool aegis.workflow.run --arg name=nightly-etl
+    `aegis-proxy policy explain --preset read-only --tool aegis.workflow.run --arg name=nightly-etl`
+
+    `aegis-proxy policy explain --key ID --method POST --path /v1/workflows/nightly-etl/run`
     """
     settings = read_settings(config)
     loaded = load_policy(policy or settings.policy)
-    question = _form_question(loaded, tool, prompt, uri, rpc, arg or [], method, path, route)
-    if sum(given is not None for given in (key, preset, scopes)) != 1:
-        raise typer.BadParameter("say whose request it is: one of --key, --preset, --scopes")
-    if key is not None:
-        asker = _find_asker(settings, loaded, read_id(key))
+    asked = {"--tool": tool, "--prompt": prompt, "--uri": uri, "--rpc": rpc if uri is None else None, "--path": path}
+    what, name = _choose("what is asked", asked)
+    if what == "--path":
+        question = Question(method.upper(), name)
     else:
-        held = _find_scopes(loaded, preset, scopes)
-        asker = Asker(_cut_down(loaded, held, tier), Owner(OwnerId("asked"), tenant, "asked", subject, tier or ""))
+        message = _form_message(what, name, rpc, _read_fields(args, arg or []))
+        question = Question("POST", _find_target(loaded, route), *message)
+    whose, holder = _choose("whose request it is", {"--key": key, "--preset": preset, "--scopes": scopes})
+    if whose == "--key":
+        asker = _find_asker(settings, loaded, read_id(holder))
+    else:
+        owner = Owner(OwnerId("asked"), tenant, "asked", subject, _check_tier(loaded, tier))
+        asker = _form_asker(loaded, _find_scopes(loaded, whose, holder), owner)
     explanation = explain(loaded, question, asker.grants, asker.owner)
-    losses = _find_losses(loaded, explanation, asker.record)
+    losses = [*_find_losses(explanation, asker)]
     if json:
-        print_json({**explanation.form(), "lost": losses})
+        print_json({**explanation.form(), **_form_fault(asker.fault), "lost": losses})
     else:
-        _say_explanation(explanation, losses)
-    if not explanation.allowed:
+        _print_verdict(explanation, asker.fault)
+        _say_reasons(explanation, asker, losses)
+    if asker.fault is not None or not explanation.allowed:
         raise typer.Exit(DENIED)
 
 
-def _form_question(
-    policy: Policy,
-    tool: str | None,
-    prompt: str | None,
-    uri: str | None,
-    rpc: str | None,
-    arguments: Iterable[str],
-    method: str,
-    path: str | None,
-    route: str | None,
-) -> Question:
-    subjects = [one for one in (tool, prompt, uri, rpc if uri is None else None, path) if one is not None]
-    if len(subjects) != 1:
-        raise typer.BadParameter("say what is asked: one of --tool, --prompt, --uri, --rpc, --path")
-    if path is not None:
-        return Question(method.upper(), path)
-    target = _find_target(policy, route)
-    fields = dict(_read_argument(text) for text in arguments)
-    if tool is not None or prompt is not None:
-        named = "tools/call" if tool is not None else "prompts/get"
-        return Question("POST", target, named, {"name": tool or prompt, "arguments": fields})
-    if uri is not None:
-        return Question("POST", target, rpc or "resources/read", {**fields, "uri": uri})
-    return Question("POST", target, rpc, fields)
+def _choose(what: str, options: Mapping[str, str | None]) -> tuple[str, str]:
+    """The one option that is given."""
+    given = [(name, value) for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        raise typer.BadParameter(f"say {what}: one of {', '.join(options)}")
+    return given[0]
+
+
+# What is asked.
+
+
+def _form_message(what: str, name: str, rpc: str | None, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    match what:
+        case "--tool":
+            return "tools/call", {"name": name, "arguments": fields}
+        case "--prompt":
+            return "prompts/get", {"name": name, "arguments": fields}
+        case "--uri" if rpc == "completion/complete":
+            return rpc, {"ref": {"type": "ref/resource", "uri": name}}
+        case "--uri" if rpc == "subscriptions/listen":
+            return rpc, {"notifications": {"resourceSubscriptions": [name]}}
+        case "--uri":
+            return rpc or "resources/read", {**fields, "uri": name}
+        case _:
+            return name, fields
 
 
 def _find_target(policy: Policy, route_id: str | None) -> str:
@@ -116,36 +137,57 @@ def _find_target(policy: Policy, route_id: str | None) -> str:
     return routes[0].messages or routes[0].path
 
 
-def _read_argument(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise typer.BadParameter(f"{text!r} is no NAME=VALUE", param_hint="--arg")
-    if not value.startswith("json:"):
-        return name, value
+def _read_fields(whole: str | None, single: Iterable[str]) -> dict[str, Any]:
+    fields = _read_json(whole, "--args") if whole is not None else {}
+    if not isinstance(fields, dict):
+        raise typer.BadParameter("must be a JSON object", param_hint="--args")
+    for text in single:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r} is no NAME=VALUE", param_hint="--arg")
+        inner = fields
+        *parents, last = name.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise typer.BadParameter(f"{text!r}: {parent} is no object", param_hint="--arg")
+        inner[last] = _read_json(value[len("json:") :], "--arg") if value.startswith("json:") else value
+    return fields
+
+
+def _read_json(text: str, option: str) -> Any:  # noqa: ANN401 - whatever stands there
     try:
-        return name, json_lines.loads(value.removeprefix("json:"))
+        return json_text.loads(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: not JSON: {error}", param_hint="--arg") from error
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}", param_hint=option) from error
 
 
-def _find_scopes(policy: Policy, preset: str | None, scopes: str | None) -> tuple[str, ...]:
-    if preset is not None:
-        if preset not in policy.presets:
-            raise typer.BadParameter(f"the presets are {', '.join(policy.presets)}", param_hint="--preset")
-        return policy.presets[preset].scopes
-    held = tuple(scope for scope in (scopes or "").split(",") if scope)
+# Who asks.
+
+
+def _check_tier(policy: Policy, tier: str | None) -> str:
+    if tier is not None and tier not in policy.tiers:
+        raise typer.BadParameter(f"the tiers are {', '.join(policy.tiers)}", param_hint="--tier")
+    return tier or ""
+
+
+def _find_scopes(policy: Policy, whose: str, holder: str) -> tuple[str, ...]:
+    if whose == "--preset":
+        if holder not in policy.presets:
+            raise typer.BadParameter(f"the presets are {', '.join(policy.presets)}", param_hint=whose)
+        return policy.presets[holder].scopes
+    held = tuple(scope for scope in holder.split(",") if scope)
     for scope in held:
         try:
             policy.check_scope(scope)
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--scopes") from error
+            raise typer.BadParameter(str(error), param_hint=whose) from error
     return held
 
 
-def _cut_down(policy: Policy, scopes: tuple[str, ...], tier: str | None) -> frozenset[str]:
-    if tier is not None and tier not in policy.tiers:
-        raise typer.BadParameter(f"the tiers are {', '.join(policy.tiers)}", param_hint="--tier")
-    return policy.effective_scopes(scopes, (), tier) if tier is not None else frozenset(scopes)
+def _form_asker(policy: Policy, scopes: tuple[str, ...], owner: Owner) -> Asker:
+    grants = policy.effective_scopes(scopes, (), owner.tier) if owner.tier else frozenset(scopes)
+    return Asker(grants, owner, scopes)
 
 
 def _find_asker(settings: Settings, policy: Policy, key_id: str) -> Asker:
@@ -155,52 +197,80 @@ def _find_asker(settings: Settings, policy: Policy, key_id: str) -> Asker:
 
     record = asyncio.run(read())
     if record is None:
-        say_error(f"There is no key {key_id}.")
+        say_error(f"There is no key {key_id}. See: aegis-proxy keys list")
         raise typer.Exit(NOT_FOUND)
-    ancestors = (ancestor.scopes for ancestor in record.ancestors)
-    return Asker(policy.effective_scopes(record.scopes, ancestors, record.owner.tier), record.owner, record)
+    grants = policy.effective_scopes(record.scopes, (one.scopes for one in record.ancestors), record.owner.tier)
+    return Asker(grants, record.owner, record.scopes, record, _find_fault(record, time.time()))
 
 
-def _find_losses(policy: Policy, explanation: Explanation, record: KeyRecord | None) -> list[str]:
-    """Beside the policy's own words: what is with this key, and where a right that it lacks is lost."""
-    if record is None:
-        return []
-    losses = []
-    fault = record.find_fault(time.time())
-    if fault is not None:
-        losses.append(f"the key may not be used at all: {fault}")
-    decision = explanation.decision
-    for scope in decision.missing if isinstance(decision, Denied) else ():
+def _find_fault(record: KeyRecord, now: float) -> str | None:
+    """That the key may not be used, with the ancestor that is to blame if the key itself is not."""
+    reason = record.find_fault(now)
+    if reason is None:
+        return None
+    fault = f"the key may not be used at all: {reason}"
+    if replace(record, ancestors=()).find_fault(now) is not None:
+        return fault
+    blamed = next(one.id for one in record.ancestors if replace(record, ancestors=(one,)).find_fault(now) is not None)
+    return f"{fault}, through {blamed}, which it was made from"
+
+
+def _find_losses(explanation: Explanation, asker: Asker) -> Iterator[str]:
+    """Where a right that the key lacks is lost. What the tier takes is in the explanation already."""
+    decision, record = explanation.decision, asker.record
+    if asker.fault is not None:
+        yield asker.fault
+    if record is None or not isinstance(decision, Denied):
+        return
+    for scope in decision.missing:
         if not covers(frozenset(record.scopes), scope):
-            losses.append(f"{scope} is not among the key's own scopes")
-        losses += [
-            f"{scope} is not among those of {ancestor.id}, which it was made from"
-            for ancestor in record.ancestors
-            if not covers(frozenset(ancestor.scopes), scope)
-        ]
-        if not covers(policy.tiers.get(record.owner.tier, frozenset()), scope):
-            losses.append(f"{scope} is more than its owner's tier {record.owner.tier} allows")
-    return losses
+            yield f"{scope} is not among the key's own scopes"
+        for ancestor in record.ancestors:
+            if not covers(frozenset(ancestor.scopes), scope):
+                yield f"{scope} is not among those of {ancestor.id}, which it was made from"
 
 
-def _say_explanation(explanation: Explanation, losses: list[str]) -> None:
+# What is told.
+
+
+def _form_fault(fault: str | None) -> dict[str, Any]:
+    return {} if fault is None else {"allowed": False, "why": fault}
+
+
+def _print_verdict(explanation: Explanation, fault: str | None) -> None:
     decision = explanation.decision
-    if isinstance(decision, Denied):
-        typer.echo(f"denied: {quote_plain(decision.why)}")
+    if fault is not None:
+        print_lines([(f"denied: {quote(fault)}", "red")])
+    elif isinstance(decision, Denied):
+        print_lines([(f"denied: {quote(decision.why)}", "red")])
     else:
         rests = ", ".join(decision.scopes) or "no scope: any key may"
-        typer.echo(f"allowed by rule {decision.rule}, resting on {quote_plain(rests)}")
+        print_lines([(f"allowed by rule {quote(decision.rule)}, resting on {quote(rests)}", "green")])
+
+
+def _say_reasons(explanation: Explanation, asker: Asker, losses: Iterable[str]) -> None:
     for step in explanation.steps:
         say(f"  {quote(step)}")
     for loss in losses:
         say(f"  [yellow]{quote(loss)}[/]")
-    if isinstance(decision, Denied) and decision.smallest is not None and decision.smallest != EVERYTHING:
-        say(f"A key that also held [bold]{quote(decision.smallest)}[/] would be allowed, and no smaller one would do.")
-    elif isinstance(decision, Denied) and decision.missing:
-        say(f"It takes [bold]{quote(' and '.join(decision.missing))}[/].")
+    if isinstance(explanation.decision, Denied):
+        _say_mend(explanation.decision, explanation, asker)
     say(f"policy {explanation.revision}")
 
 
-def quote_plain(text: str) -> str:
-    """For stdout, where no markup is read: nothing that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+def _say_mend(decision: Denied, explanation: Explanation, asker: Asker) -> None:
+    enough = explanation.enough
+    if not enough:
+        if decision.missing:
+            say("No scope would mend that: the request itself is refused.")
+        return
+    if enough[0] in decision.singles and enough[0] != EVERYTHING:
+        say(f"A key that also held [bold]{quote(enough[0])}[/] would be allowed, and no smaller one would do.")
+    else:
+        say(f"It takes [bold]{quote(' and '.join(enough))}[/].")
+    if set(enough) & set(explanation.beyond_tier):
+        say(f"No key of this owner can hold that while their tier is {quote(asker.owner.tier)}.")
+        return
+    scopes = dict.fromkeys((*asker.scopes, *enough))
+    flags = " ".join(f"--scope {shlex.quote(scope)}" for scope in scopes)
+    say(f"Keys are not widened. Another one: aegis-proxy keys mint --name NAME --owner OWNER {quote(flags)}")

@@ -12,7 +12,7 @@ from proxy.cli.output import open_progress, print_json, quote, say
 from proxy.errors import ConfigError, Fault
 from proxy.policy import Policy, load_policy
 from proxy.policy.cases import Case, Outcome, describe_case, find_cases_path, load_cases, run_cases
-from proxy.policy.mutants import Mutant, find_mutants, is_killed
+from proxy.policy.mutants import Mutant, find_mutants, run_mutants
 
 
 def run_policy_tests(
@@ -52,12 +52,11 @@ def run_policy_tests(
 
 
 def _find_survivors(policy: Policy, cases: tuple[Case, ...]) -> list[Mutant]:
-    every = find_mutants(policy)
+    mutants = find_mutants(policy)
     survivors = []
-    with open_progress("mutants", len(every)) as step:
-        for mutant in every:
-            if not is_killed(policy, mutant, cases):
-                survivors.append(mutant)
+    with open_progress("mutants", len(mutants)) as step:
+        for mutant, noticed in run_mutants(policy, cases, mutants):
+            survivors += [] if noticed else [mutant]
             step(1)
     return survivors
 
@@ -81,7 +80,7 @@ def _form_outcome(
         ],
         "coverage_percent": covered,
         "uncovered": list(outcome.uncovered),
-        "survivors": [{"rule": mutant.rule.id, "what": mutant.what} for mutant in survivors],
+        "survivors": [{"rule": mutant.subject, "what": mutant.what} for mutant in survivors],
     }
 
 
@@ -94,7 +93,7 @@ def _say_outcome(cases_path: Path, outcome: Outcome, survivors: list[Mutant], co
     for rule in outcome.uncovered:
         say(f"[yellow]not covered[/] {quote(rule)}: no test is allowed by it")
     for mutant in survivors:
-        say(f"[yellow]not noticed[/] {quote(mutant.rule.id)} {quote(mutant.what)}")
+        say(f"[yellow]not noticed[/] {quote(mutant.subject)} {quote(mutant.what)}")
     verdict = "[red]failed[/]" if outcome.failures else "[green]ok[/]"
     tail = "" if not mutants or outcome.failures else f", {len(survivors)} mutants survive"
     say(

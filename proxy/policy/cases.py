@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from proxy.errors import ConfigError, Fault
 from proxy.identity import Owner, OwnerId
-from proxy.policy.compiled import Policy, Route
+from proxy.policy.compiled import URI_METHODS, Policy, Route
 from proxy.policy.load import describe_shape, find_place, load_policy, read_text
-from proxy.policy.model import Text, TextOrTexts
+from proxy.policy.model import HttpMethod, Text, TextOrTexts
 from proxy.policy.questions import Question, ask
 from proxy.policy.rules import Allowed, Decision
 from proxy.policy.scopes import show
@@ -26,6 +26,7 @@ from proxy.policy.source import Source, read_source
 
 EVERY_OTHER: Final = "*"
 _SAMPLE = "x"  # stands for a variable of a path where every path is meant
+_READ_BY: Final = {"arguments": ("tool", "prompt"), "params": ("rpc", "uri")}
 
 
 class _Entry(BaseModel):
@@ -60,6 +61,7 @@ class GivenEntry(_Entry):
 
 class TestEntry(_Entry):
     name: Text
+    extends: Text | None = Field(default=None, description="The name of a test: what it allows must be allowed here.")
     given: GivenEntry = GivenEntry()
     allow: list[RequestEntry] = []
     deny: list[RequestEntry] = []
@@ -155,8 +157,8 @@ def parse_cases(text: str, name: str, policy: Policy) -> tuple[Case, ...]:
             source.add_fault(place, *words)
         source.raise_faults()
         raise
-    reader = _Reader(policy, source, file.given)
-    cases = tuple(case for index, test in enumerate(file.tests) for case in reader.read(test, ("tests", index)))
+    reader = _Reader(policy, source, file)
+    cases = tuple(case for number in range(len(file.tests)) for case in reader.read(number))
     source.raise_faults()
     return cases
 
@@ -198,26 +200,51 @@ class _Reader:
 
     policy: Policy
     source: Source
-    default: GivenEntry
+    file: CasesFile
 
-    def read(self, test: TestEntry, path: ValuePath) -> Iterator[Case]:
+    def read(self, number: int) -> Iterator[Case]:
+        test, path = self.file.tests[number], ("tests", number)
         given = self._join_given(test.given)
         scopes, owner = self._find_scopes(given, path), self._form_owner(given, path)
         route = self._find_route(given, path)
-        if not test.allow and not test.deny:
+        if self._find_number(test.name) != number:
+            self.source.add_fault((*path, "name"), f"two tests are called {show(test.name)}", "rename one")
+        listed = [entry for one in self._list_lineage(number) for entry in self._list_entries(one, "allow")]
+        listed += self._list_entries(number, "deny")
+        if not listed:
             self.source.add_fault(path, f"{show(test.name)} asks nothing", "write allow: or deny: with requests")
-        listed = [(entry, word) for word in ("allow", "deny") for entry in getattr(test, word)]
-        named = {question for entry, _ in listed for question in self._list_names(entry)}
-        for word in ("allow", "deny"):
-            for index, entry in enumerate(getattr(test, word)):
-                where = (*path, word, index)
-                self._check_expectation(entry, word, where)
-                for question in self._form_questions(entry, route, named, where):
-                    yield Case(test.name, self.source.get_line(where), question, scopes, owner, word == "allow", entry)
+        named = {name for _, _, entry in listed for name in self._list_names(entry)}
+        for where, word, entry in listed:
+            self._check_expectation(entry, word, where)
+            for question in self._form_questions(entry, route, named, where):
+                yield Case(test.name, self.source.get_line(where), question, scopes, owner, word == "allow", entry)
+
+    def _find_number(self, name: str) -> int | None:
+        return next((number for number, test in enumerate(self.file.tests) if test.name == name), None)
+
+    def _list_lineage(self, number: int) -> list[int]:
+        """The test and those it extends, the farthest first."""
+        lineage = [number]
+        while (name := self.file.tests[lineage[-1]].extends) is not None:
+            parent, where = self._find_number(name), ("tests", lineage[-1], "extends")
+            if parent is None:
+                self.source.add_fault(where, f"no test is called {show(name)}", "write the name of a test as it stands")
+                break
+            if parent in lineage:
+                self.source.add_fault(where, "the tests extend one another in a circle", "take one of the extends: out")
+                break
+            lineage.append(parent)
+        return lineage[::-1]
+
+    def _list_entries(
+        self, number: int, word: Literal["allow", "deny"]
+    ) -> list[tuple[ValuePath, Literal["allow", "deny"], RequestEntry]]:
+        entries: list[RequestEntry] = getattr(self.file.tests[number], word)
+        return [(("tests", number, word, index), word, entry) for index, entry in enumerate(entries)]
 
     def _join_given(self, given: GivenEntry) -> GivenEntry:
         own = given.model_dump(exclude_none=True)
-        default = self.default.model_dump(exclude_none=True)
+        default = self.file.given.model_dump(exclude_none=True)
         if "preset" in own or "scopes" in own:
             default = {name: value for name, value in default.items() if name not in ("preset", "scopes")}
         return GivenEntry.model_validate({**default, **own})
@@ -287,6 +314,7 @@ class _Reader:
             self.source.add_fault(path, f"a request about {' and '.join(given) or 'nothing'}", mend)
             return
         (word,) = given
+        self._check_words(entry, word, path)
         if word == "http":
             yield from self._form_http(entry, named, path)
         elif route is None:
@@ -297,13 +325,28 @@ class _Reader:
             for rpc, params in self._form_messages(entry, word, route, named):
                 yield Question("POST", target, rpc, params)
 
+    def _check_words(self, entry: RequestEntry, subject: str, path: ValuePath) -> None:
+        for word, subjects in _READ_BY.items():
+            if word in entry.model_fields_set and subject not in subjects:
+                mend = f"take it out: only {' and '.join(subjects)} have {word}"
+                self.source.add_fault((*path, word), f"nothing reads the {word} of {subject}", mend)
+        for name in _list(getattr(entry, subject)) if subject != "http" else ():
+            if "*" in name and (subject, name) != ("tool", EVERY_OTHER):
+                mend = "write a name that it matches; only tool and http know *, and it stands alone"
+                self.source.add_fault((*path, subject), f"{show(name)} would be asked as it stands, no pattern", mend)
+        for method in _list(entry.rpc) if subject == "uri" else ():
+            if method not in URI_METHODS[:3]:
+                mend = f"those are {', '.join(URI_METHODS[:3])}"
+                self.source.add_fault((*path, "rpc"), f"{show(method)} does not use a URI like that", mend)
+
     def _form_http(self, entry: RequestEntry, named: set[tuple[str, str]], path: ValuePath) -> Iterator[Question]:
         for text in _list(entry.http):
-            method, space, target = text.partition(" ")
+            method, _, target = text.partition(" ")
             if text == EVERY_OTHER:
                 yield from self._form_every_request(named)
-            elif not space or not target.startswith("/"):
-                self.source.add_fault((*path, "http"), f"{show(text)} is no request", "write METHOD /path")
+            elif method not in get_args(HttpMethod) or not target.startswith("/"):
+                mend = "write METHOD /path, the method in capitals"
+                self.source.add_fault((*path, "http"), f"{show(text)} is no request", mend)
             else:
                 yield Question(method, target)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, product
 from types import MappingProxyType
 from typing import Any, Final, Literal
 from urllib.parse import unquote
@@ -24,7 +25,8 @@ from proxy.policy.rules import (
     ReadLevel,
     Rule,
     describe,
-    find_common,
+    find_cover,
+    find_narrowest,
     get_read_levels,
     is_object,
     read_field,
@@ -44,7 +46,8 @@ _READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
     ),
     "subscriptions/listen": get_read_levels([("notifications", "resourceSubscriptions")]),
 }
-_NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
+NESTED_CALL_LIMIT = 4  # calls inside calls; the platform's own tools nest once
+_LISTENED_URIS_LIMIT = 1000  # some 20 ms of everybody's time; a body has room for two hundred times as many
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _STREAMED, _POSTED = frozenset({"GET"}), frozenset({"POST"})  # by the two paths of HTTP+SSE (MCP 2024-11-05)
 _NOBODY: Final = Owner(OwnerId(""), "", "", "", "")  # no condition takes an empty tenant or user for the owner's own
@@ -138,15 +141,16 @@ class RuleTable:
         decision = rule.judge(name, arguments, grants, owner)
         if rule.nested is None:
             return decision
-        if depth >= _NESTED_CALL_LIMIT:
+        if depth >= NESTED_CALL_LIMIT:
             return Denied(rule.id, f"{describe('tool', name)} nests calls too deep")
         nested_name = read_field(arguments, rule.nested.name_path)
         nested_arguments = read_field(arguments, rule.nested.arguments_path)
         if nested_arguments is ABSENT:
             nested_arguments = _NOTHING
         nested = self._judge_tool(nested_name, nested_arguments, grants, owner, depth + 1)
-        within = f"{describe('tool', name)} must be allowed what it calls: "
-        return _join(decision, nested, within + nested.why if isinstance(nested, Denied) else None)
+        if isinstance(nested, Denied):
+            nested = replace(nested, why=f"{describe('tool', name)} must be allowed what it calls: {nested.why}")
+        return _join((decision, nested))
 
     def _judge_prompt(self, name: Any, arguments: Any, grants: frozenset[str], owner: Owner) -> Decision:  # noqa: ANN401
         rule = self.prompts.find(name) if type(name) is str else None
@@ -180,12 +184,12 @@ class RuleTable:
         if rule is None:
             return Denied(None, f"no rule names {describe('rpc', method)}", unknown_method=True)
         decision = rule.judge(method, params, grants, owner)
-        if method != "subscriptions/listen" or isinstance(decision, Denied):
+        if method != "subscriptions/listen":
             return decision
         return self._judge_listened_uris(decision, params, grants, owner)
 
     def _judge_listened_uris(
-        self, listen: Allowed, params: Mapping[str, Any], grants: frozenset[str], owner: Owner
+        self, listen: Decision, params: Mapping[str, Any], grants: frozenset[str], owner: Owner
     ) -> Decision:
         """2026-07-28 folds `resources/subscribe` into `subscriptions/listen`: each URI answers to the same rule, and
         the stream rests on the scopes of all of them."""
@@ -194,11 +198,9 @@ class RuleTable:
             return listen
         if not isinstance(uris, list):
             return Denied(None, "resourceSubscriptions must be a list of URIs")
-        decision: Decision = listen
-        for uri in uris:
-            judged = self.judge_uri("resources/subscribe", uri, grants, owner)
-            decision = _join(decision, judged, None)
-        return decision
+        if len(uris) > _LISTENED_URIS_LIMIT:
+            return Denied(None, f"a stream may listen to {_LISTENED_URIS_LIMIT} resources at most")
+        return _join((listen, *(self.judge_uri("resources/subscribe", uri, grants, owner) for uri in uris)))
 
     def may_list(self, kind: ListedKind, name: str, grants: frozenset[str], owner: Owner) -> bool:
         match kind:
@@ -222,17 +224,35 @@ class RuleTable:
         return False
 
 
-def _join(one: Decision, other: Decision, why: str | None) -> Decision:
-    """Both must allow. `why` is said when only the other denies."""
-    if isinstance(one, Allowed) and isinstance(other, Allowed):
-        return Allowed(one.rule, tuple(dict.fromkeys((*one.scopes, *other.scopes))))
-    if isinstance(one, Allowed):
-        assert isinstance(other, Denied)
-        return replace(other, why=why or other.why)
-    if isinstance(other, Allowed):
-        return one
-    required, missing = (*one.required, *other.required), (*one.missing, *other.missing)
-    return Denied(one.rule, one.why, required, missing, find_common((one.smallest, other.smallest)))
+def _join(decisions: Iterable[Decision]) -> Decision:
+    """All of them must allow. The first that does not says why; what is missing is missing for all of them.
+
+    At a cost that follows their number: a client may listen to as many URIs as fit into a body.
+    """
+    allowed: list[Allowed] = []
+    denials: list[Denied] = []
+    for decision in decisions:
+        if isinstance(decision, Allowed):
+            allowed.append(decision)
+        else:
+            denials.append(decision)
+    if not denials:
+        return Allowed(allowed[0].rule, _unite(one.scopes for one in allowed))
+    first = denials[0]
+    required, missing = _unite(one.required for one in denials), _unite(one.missing for one in denials)
+    return Denied(first.rule, first.why, required, missing, _find_sufficient(denials))
+
+
+def _unite(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))
+
+
+def _find_sufficient(denials: Iterable[Denied]) -> tuple[str, ...]:
+    """What suffices for each of them: of each, one is taken, and they are covered by one."""
+    found, *others = dict.fromkeys(denied.sufficient for denied in denials)  # many URIs are denied alike
+    for other in others:
+        found = find_narrowest(map(find_cover, product(found, other)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

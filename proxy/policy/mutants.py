@@ -6,44 +6,51 @@ compiled tables, so nothing is read anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 
 from proxy.policy.cases import Case
 from proxy.policy.compiled import Lookup, Policy, Route, RouteMatch, RuleTable
 from proxy.policy.patterns import PatternIndex
-from proxy.policy.rules import NeededScope, Rule
+from proxy.policy.rules import Condition, NeededScope, Rule
 
 Alternatives = tuple[tuple[NeededScope, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`what` was done to `rule`; `after` is what became of it, None: it is gone."""
+    """`what` was done to the rule or route `subject`; `after` is what became of the one place, None: it is gone."""
 
-    rule: Rule
+    subject: str
     what: str
+    before: Rule | Condition
     after: Rule | None
 
 
 def find_mutants(policy: Policy) -> list[Mutant]:
-    """Each rule removed, opened to any key, and without each single thing it asks for."""
+    """Each rule removed, opened to any key, and without each single thing it or its route asks for."""
     rules = {id(rule): rule for route in policy.routes for rule in route.rules.list_rules()}
-    return [mutant for rule in rules.values() for mutant in _mutate(rule)]
+    mutants = [Mutant(rule.id, what, rule, after) for rule in rules.values() for what, after in _mutate(rule)]
+    return mutants + [
+        Mutant(route.id, f"without its condition on {condition.path[0]} in the query", condition, None)
+        for route in policy.routes
+        for condition in route.query
+    ]
 
 
-def _mutate(rule: Rule) -> Iterator[Mutant]:
-    yield Mutant(rule, "removed", None)
+def _mutate(rule: Rule) -> Iterator[tuple[str, Rule | None]]:
+    yield "removed", None
     for condition in rule.conditions:
         kept = tuple(other for other in rule.conditions if other is not condition)
-        yield Mutant(rule, f"without its condition on {'.'.join(condition.path)}", replace(rule, conditions=kept))
+        yield f"without its condition on {'.'.join(condition.path)}", replace(rule, conditions=kept)
     if rule.nested is not None:
-        yield Mutant(rule, "without a look at the call inside", replace(rule, nested=None))
+        yield "without a look at the call inside", replace(rule, nested=None)
     if rule.alternatives is not None:
-        yield Mutant(rule, "opened to any key", replace(rule, alternatives=None))
+        yield "opened to any key", replace(rule, alternatives=None)
         for what, alternatives in _loosen(rule.alternatives):
-            yield Mutant(rule, what, replace(rule, alternatives=alternatives))
+            yield what, replace(rule, alternatives=alternatives)
 
 
 def _loosen(alternatives: Alternatives) -> Iterator[tuple[str, Alternatives]]:
@@ -60,18 +67,25 @@ def _loosen(alternatives: Alternatives) -> Iterator[tuple[str, Alternatives]]:
                 yield f"asking for {needed.head} as a whole", (*before, (*others[0], whole, *others[1]), *after)
 
 
-def is_killed(policy: Policy, mutant: Mutant, cases: tuple[Case, ...]) -> bool:
-    """Whether at least one case notices."""
-    mutated = apply_mutant(policy, mutant)
-    return any(case.find_failure(case.judge(mutated)) is not None for case in cases)
+def run_mutants(policy: Policy, cases: tuple[Case, ...], mutants: Iterable[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+    """Each mutant, and whether at least one case notices. Those that its rule decides are asked first: with the shipped
+    policy's 650 mutants that is one second instead of twenty."""
+    decided: dict[str | None, list[Case]] = {}
+    for case in cases:
+        decided.setdefault(case.judge(policy).rule, []).append(case)
+    for mutant in mutants:
+        mutated = apply_mutant(policy, mutant)
+        asked = chain(decided.get(mutant.subject, ()), cases)
+        yield mutant, any(case.find_failure(case.judge(mutated)) is not None for case in asked)
 
 
 def apply_mutant(policy: Policy, mutant: Mutant) -> Policy:
     """The policy with this one difference. Routes that share a table share the difference."""
     routes: dict[int, Route] = {}
     for route in policy.routes:
-        if any(rule is mutant.rule for rule in route.rules.list_rules()):
-            routes[id(route)] = replace(route, rules=_mutate_table(route.rules, mutant))
+        if any(part is mutant.before for part in (*route.rules.list_rules(), *route.query)):
+            query = tuple(condition for condition in route.query if condition is not mutant.before)
+            routes[id(route)] = replace(route, rules=_mutate_table(route.rules, mutant), query=query)
     templates = ((pattern, routes.get(id(route), route)) for pattern, route in policy.route_templates)
     exact = {
         path: RouteMatch(routes.get(id(match.route), match.route), match.path_params)
@@ -104,4 +118,4 @@ def _mutate_lookup(lookup: Lookup, mutant: Mutant) -> Lookup:
 
 
 def _keep(rule: Rule, mutant: Mutant) -> Rule | None:
-    return mutant.after if rule is mutant.rule else rule
+    return mutant.after if rule is mutant.before else rule

@@ -46,14 +46,25 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """`why` is one sentence for the client's user; `smallest` the one scope that would suffice, if one does."""
+    """`why` is one sentence for the client's user; `sufficient` are the smallest scopes each of which alone would make
+    good what is missing, be it wider than anything that was asked for."""
 
     rule: str | None
     why: str
     required: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    smallest: str | None = None
+    sufficient: tuple[str, ...] = ()
     unknown_method: bool = False
+
+    @property
+    def singles(self) -> tuple[str, ...]:
+        """Those that were asked for: nobody is sent for the right to everything because two things are missing."""
+        asked = frozenset(map(make_grantable, self.missing))
+        return tuple(scope for scope in self.sufficient if scope in asked)
+
+    @property
+    def smallest(self) -> str | None:
+        return next(iter(self.singles), None)
 
 
 Decision = Allowed | Denied
@@ -230,8 +241,8 @@ class Rule:
         missing = tuple(dict.fromkeys(scope for pairs in readable for scope, held in pairs if not held))
         words = "scope" if len(missing) == 1 else "one of the scopes" if len(readable) > 1 else "the scopes"
         why = f"{describe(self.kind, name)} needs {words} {', '.join(show(scope) for scope in missing)}"
-        lacking = ([_make_grantable(scope) for scope, held in pairs if not held] for pairs in readable)
-        return Denied(self.id, why, required, missing, _find_narrowest(map(find_common, lacking)))
+        lacking = ([make_grantable(scope) for scope, held in pairs if not held] for pairs in readable)
+        return Denied(self.id, why, required, missing, find_narrowest(map(find_cover, lacking)))
 
     def _deny_unreadable(
         self, alternatives: tuple[tuple[NeededScope, ...], ...], name: str, fields: Mapping[str, Any]
@@ -242,25 +253,23 @@ class Rule:
         return Denied(self.id, why, tuple(n.scope for needed in alternatives for n in needed))
 
 
-def find_common(scopes: Sequence[str | None]) -> str | None:
-    """The one of these scopes that holding is as good as holding them all, if there is one. None: nothing would do."""
-    wanted = [scope for scope in scopes if scope is not None]
-    if len(wanted) < len(scopes):
-        return None
-    return next((scope for scope in wanted if all(covers(frozenset({scope}), other) for other in wanted)), None)
+def find_cover(scopes: Sequence[str]) -> str | None:
+    """The smallest scope that covers all of these, if any does; everything only where everything was asked for."""
+    head, _ = split_scope(scopes[0])
+    candidates = (scopes[0], head) if EVERYTHING not in scopes else (EVERYTHING,)
+    return next((one for one in candidates if all(covers(frozenset({one}), scope) for scope in scopes)), None)
 
 
-def _make_grantable(scope: str) -> str:
+def make_grantable(scope: str) -> str:
     """What a key can hold to satisfy it: no key is made for a selector of any length, or with control characters."""
     head, selector = split_scope(scope)
     return scope if selector is None or is_selector(selector) else head
 
 
-def _find_narrowest(scopes: Iterable[str | None]) -> str | None:
-    """One of these scopes that none of the others is a part of."""
+def find_narrowest(scopes: Iterable[str | None]) -> tuple[str, ...]:
+    """Those of these scopes that none of the others is a part of."""
     every = list(dict.fromkeys(scope for scope in scopes if scope is not None))
-    narrowest = (one for one in every if not any(covers(frozenset({one}), other) for other in every if other != one))
-    return next(narrowest, None)
+    return tuple(one for one in every if not any(covers(frozenset({one}), other) for other in every if other != one))
 
 
 def _get_held(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
@@ -22,7 +25,7 @@ from proxy.policy.cases import (
     parse_cases,
     run_cases,
 )
-from proxy.policy.mutants import find_mutants, is_killed
+from proxy.policy.mutants import find_mutants, run_mutants
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHIPPED = CONFIG / "policy.yaml"
@@ -56,7 +59,7 @@ routes:
       - { tool: later, require: note:write, also_tool: { name: arguments.tool, arguments: arguments.args } }
       - { uri: "note://{id}", require: "note:read:{id}" }
       - { prompt: summary, require: note:list }
-  - { id: notes, path: /notes, methods: [GET, POST], upstream: api,
+  - { id: notes, path: /notes, methods: [GET, POST], upstream: api, query: { tenant: { absent_or: "{owner.tenant}" } },
       rules: [{ http: [GET], require: note:list }, { http: [POST], require: note:write }] }
   - { id: note, path: "/notes/{id}", methods: [GET], upstream: api, require: "note:read:{id}" }
 ...
@@ -93,6 +96,7 @@ tests:
       - { uri: "note://b", rpc: [resources/read, resources/subscribe] }
       - { prompt: summary }
       - http: [GET /notes, GET /notes/b]
+      - http: POST /notes?tenant=other
   - name: both
     given: { scopes: [note:list, note:write] }
     allow: [{ tool: draft.new }]
@@ -122,7 +126,8 @@ def run(policy: Policy, cases: str) -> Outcome:
 
 
 def find_survivors(policy: Policy, cases: tuple[Case, ...]) -> list[str]:
-    return [f"{one.rule.id} {one.what}" for one in find_mutants(policy) if not is_killed(policy, one, cases)]
+    tried = run_mutants(policy, cases, find_mutants(policy))
+    return [f"{mutant.subject} {mutant.what}" for mutant, noticed in tried if not noticed]
 
 
 def test_cases_that_say_what_the_policy_says_pass_and_cover_it(notes: Policy) -> None:
@@ -142,6 +147,7 @@ def test_no_mutant_gets_past_them(notes: Policy) -> None:
         ('      - { tool: [read], arguments: { id: b }, smallest: "note:read:b" }\n', None),
         ("      - { tool: look }\n", "mcp/tool:look without note:write as a way in"),
         ("      - { tool: later, arguments: { tool: list } }\n", "mcp/tool:later without a look at the call inside"),
+        ("      - http: POST /notes?tenant=other\n", "notes without its condition on tenant in the query"),
     ],
 )
 def test_a_line_taken_out_is_missed_where_only_it_would_notice(
@@ -200,7 +206,38 @@ tests:
     ]
 
 
+def test_a_test_allows_what_the_one_it_extends_allows_and_names_it_too(notes: Policy) -> None:
+    text = """\
+version: 1
+tests:
+  - name: writers
+    extends: readers
+    given: { scopes: [note:list, note:write, "note:read:a"] }
+    allow: [{ tool: draft.new }]
+    deny: [{ tool: "*", arguments: { tool: nothing } }]
+  - name: readers
+    given: { preset: reader }
+    allow:
+      - { tool: [list, find] }
+      - { tool: read, arguments: { id: b } }
+...
+"""
+    cases = parse_cases(text, "tests.yaml", notes)
+    asked = [(case.allowed, case.line, describe_case(case)) for case in cases if case.test == "writers"]
+    assert asked == [
+        (True, 11, "tools/call list"),
+        (True, 11, "tools/call find"),
+        (True, 12, "tools/call read"),
+        (True, 6, "tools/call draft.new"),
+        (False, 7, "tools/call look"),
+        (False, 7, "tools/call later"),
+    ]
+    failures = [(failure.case.test, failure.case.line) for failure in run_cases(notes, cases).failures]
+    assert failures == [("writers", 12), ("writers", 7)]  # of their own key: it reads note a alone, and may look
+
+
 HEAD = "version: 1\ntests:\n  - name: t\n"
+GIVEN = HEAD + "    given: { preset: reader }\n"
 FAULTS = {
     "no key": (HEAD + "    allow: [{ tool: list }]\n", 3, "neither or both of preset and scopes"),
     "two keys": (
@@ -237,6 +274,26 @@ FAULTS = {
     ),
     "no subject": (HEAD + "    given: { preset: reader }\n    allow: [{ arguments: {} }]\n", 5, "about nothing"),
     "no request": (HEAD + "    given: { preset: reader }\n    allow: [{ http: /notes }]\n", 5, "no request"),
+    "method in small letters": (GIVEN + "    deny: [{ http: get /notes }]\n", 5, "no request"),
+    "arguments of a path": (GIVEN + "    deny: [{ http: GET /notes, arguments: { id: a } }]\n", 5, "nothing reads"),
+    "params of a tool": (
+        GIVEN + "    deny: [{ tool: read, params: { id: a } }]\n",
+        5,
+        "nothing reads the params of tool",
+    ),
+    "pattern of tools": (GIVEN + "    deny: [{ tool: draft.* }]\n", 5, "draft.* would be asked as it stands"),
+    "every prompt": (GIVEN + '    deny: [{ prompt: "*" }]\n', 5, "would be asked as it stands"),
+    "another use of a URI": (GIVEN + '    deny: [{ uri: "note://a", rpc: resources/raed }]\n', 5, "resources/raed"),
+    "extends nothing": (GIVEN + "    extends: u\n    allow: [{ tool: list }]\n", 5, "no test is called u"),
+    "extends itself": (GIVEN + "    extends: t\n    allow: [{ tool: list }]\n", 5, "in a circle"),
+    "one name for two": (
+        GIVEN
+        + "    allow: [{ tool: list }]\n"
+        + GIVEN.removeprefix("version: 1\ntests:\n")
+        + "    deny: [{ tool: look }]\n",
+        6,
+        "two tests are called t",
+    ),
     "words of a denial": (
         HEAD + "    given: { preset: reader }\n    allow: [{ tool: list, why: x }]\n",
         5,
@@ -287,10 +344,43 @@ def test_the_shipped_policy_passes_its_tests_and_every_rule_is_covered(policy: P
 def test_the_shipped_tests_notice_every_mutant_of_the_shipped_policy(policy: Policy) -> None:
     cases = load_cases(find_cases_path(SHIPPED), policy)
     mutants = find_mutants(policy)
-    removed = [mutant for mutant in mutants if mutant.after is None]
+    removed = [mutant for mutant in mutants if mutant.what == "removed"]
     rules = {id(rule) for route in policy.routes for rule in route.rules.list_rules()}
-    assert {id(mutant.rule) for mutant in removed} == rules
+    assert {id(mutant.before) for mutant in removed} == rules
     assert find_survivors(policy, cases) == []
+
+
+def find_needed_scopes(policy: Policy) -> set[str]:
+    """Those of the catalogue that some rule asks for."""
+    rules = [rule for route in policy.routes for rule in route.rules.list_rules()]
+    return {needed.head for rule in rules for scopes in rule.alternatives or () for needed in scopes}
+
+
+def change_by_one(held: frozenset[str], needed: set[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """With each single needed scope more, or less."""
+    for scope in sorted(needed - held):
+        yield f"+ {scope}", held | {scope}
+    for scope in sorted(held & needed):
+        yield f"- {scope}", held - {scope}
+
+
+@pytest.mark.parametrize("name", ["read-only", "execution", "developer"])
+def test_the_shipped_tests_notice_every_scope_a_preset_gains_or_loses(name: str, policy: Policy) -> None:
+    held = policy.presets[name].scopes
+    cases = [case for case in load_cases(find_cases_path(SHIPPED), policy) if case.scopes == held]
+    assert cases
+    for change, scopes in change_by_one(frozenset(held), find_needed_scopes(policy)):
+        changed = (replace(case, scopes=tuple(scopes)) for case in cases)
+        assert any(case.find_failure(case.judge(policy)) for case in changed), change
+
+
+@pytest.mark.parametrize("name", ["free", "pro", "business"])
+def test_the_shipped_tests_notice_every_scope_a_tier_gains_or_loses(name: str, policy: Policy) -> None:
+    cases = [case for case in load_cases(find_cases_path(SHIPPED), policy) if case.owner.tier == name]
+    assert cases
+    for change, scopes in change_by_one(policy.tiers[name], find_needed_scopes(policy)):
+        changed = replace(policy, tiers=MappingProxyType({**policy.tiers, name: scopes}))
+        assert any(case.find_failure(case.judge(changed)) for case in cases), change
 
 
 @pytest.mark.parametrize("stem", ["policy", "policy.example"])

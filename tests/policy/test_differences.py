@@ -12,7 +12,7 @@ from proxy.policy.differences import compare
 from proxy.policy.questions import Question, ask
 from proxy.settings import find_shipped
 from tests.fuzz.scale import SEED
-from tests.policy.test_explanations import Asking
+from tests.policy.asking import Asking
 
 SHIPPED = find_shipped("policy.yaml").read_text()
 OWNER = Owner(OwnerId("1"), "acme", "local", "user-1", "enterprise")

@@ -84,7 +84,7 @@ def test_a_denial_names_the_rule_the_scopes_and_the_smallest_sufficient_one(with
         why="tool aegis.workflow.delete needs scope workflow:delete:nightly-etl",
         required=("workflow:delete:nightly-etl",),
         missing=("workflow:delete:nightly-etl",),
-        smallest="workflow:delete:nightly-etl",
+        sufficient=("workflow:delete:nightly-etl",),
     )
 
 
