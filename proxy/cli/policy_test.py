@@ -80,7 +80,7 @@ def _form_outcome(
         ],
         "coverage_percent": covered,
         "uncovered": list(outcome.uncovered),
-        "survivors": [{"rule": mutant.subject, "what": mutant.what} for mutant in survivors],
+        "survivors": [{"rule": mutant.subject, "line": mutant.line, "what": mutant.what} for mutant in survivors],
     }
 
 
@@ -93,7 +93,8 @@ def _say_outcome(cases_path: Path, outcome: Outcome, survivors: list[Mutant], co
     for rule in outcome.uncovered:
         say(f"[yellow]not covered[/] {quote(rule)}: no test is allowed by it")
     for mutant in survivors:
-        say(f"[yellow]not noticed[/] {quote(mutant.subject)} {quote(mutant.what)}")
+        place = f" (line {mutant.line} of the policy)" if mutant.line else ""
+        say(f"[yellow]not noticed[/] {quote(mutant.subject)} {quote(mutant.what)}{place}")
     verdict = "[red]failed[/]" if outcome.failures else "[green]ok[/]"
     tail = "" if not mutants or outcome.failures else f", {len(survivors)} mutants survive"
     say(

@@ -28,6 +28,11 @@ class Mutant:
     before: Rule | Condition
     after: Rule | None
 
+    @property
+    def line(self) -> int | None:
+        """Where the rule is written; of a condition on a query, its route says where."""
+        return self.before.line if isinstance(self.before, Rule) else None
+
 
 def find_mutants(policy: Policy) -> list[Mutant]:
     """Each rule removed, opened to any key, and without each single thing it or its route asks for."""

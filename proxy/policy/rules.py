@@ -193,6 +193,7 @@ class Rule:
     nested: NestedCall | None = None
     levels: tuple[ReadLevel, ...] = ()
     lists_tools: FieldPath | None = None  # where the structured result holds entries that name tools
+    line: int | None = field(default=None, compare=False)  # of the file it was read from
     any_key: Allowed = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

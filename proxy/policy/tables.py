@@ -243,7 +243,8 @@ class _TableBuilder:
             self.source.add_fault((*path, "also_tool"), f"also_tool in a {kind} rule", "only tools call tools")
         levels = get_levels(alternatives, conditions, nested) if kind in ("tool", "prompt", "rpc") else ()
         lists = self._parse_lists_tools(entry.lists_tools, kind, (*path, "lists_tools"))
-        return Rule(entry.id or f"{self.route.id}/{label}", kind, alternatives, conditions, nested, levels, lists)
+        line = self.source.get_line(path)
+        return Rule(entry.id or f"{self.route.id}/{label}", kind, alternatives, conditions, nested, levels, lists, line)
 
     def _parse_lists_tools(self, reference: str | None, kind: Kind, path: Path) -> FieldPath | None:
         if reference is None:

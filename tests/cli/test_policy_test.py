@@ -55,7 +55,9 @@ async def test_what_no_test_notices_fails_only_where_it_was_asked_for(aegis: Com
     assert (plain.code, plain.json["survivors"]) == (0, [])
     outcome = await aegis.run("policy", "test", str(policy), "--mutants", "--json")
     assert outcome.code == 1
-    assert outcome.json["survivors"] == [{"rule": "mcp/prompt:summarise", "what": "opened to any key"}]
+    line = policy.read_text().splitlines().index("      - { prompt: summarise, require: note:list }") + 1
+    survivor = {"rule": "mcp/prompt:summarise", "line": line, "what": "opened to any key"}
+    assert outcome.json["survivors"] == [survivor]
 
 
 async def test_other_tests_than_those_beside_the_policy_can_be_named(
