@@ -88,6 +88,11 @@ class Metrics:
             "aegis_upstream_connections", "Connections to an upstream", ["upstream", "state"], registry=registry
         )
 
+        self.audit_dropped = Counter("aegis_audit_dropped", "Denials that are missing in the audit", registry=registry)
+        self.usage_dropped = Counter(
+            "aegis_usage_dropped", "Decisions that are missing in the usage of keys", registry=registry
+        )
+
         self.tasks = Gauge("aegis_tasks", "Tasks of the event loop", registry=registry)
         self._policy = Info("aegis_policy", "The policy in force", registry=registry)
         self._candidate = Info("aegis_policy_candidate", "The policy on trial, if any", registry=registry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.challenges import Dialect
 from proxy.clock import Clock
@@ -20,6 +21,7 @@ from proxy.messages import Message
 from proxy.metrics import Metrics
 from proxy.policy import RouteMatch
 from proxy.policy.questions import Question
+from proxy.usage import Usage
 
 log = get_logger("decision")
 
@@ -55,8 +57,10 @@ class Passage:
 class Recorder:
     """One instance per process."""
 
-    def __init__(self, *, live: LivePolicy, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, *, live: LivePolicy, usage: Usage, audit: Audit, metrics: Metrics, clock: Clock) -> None:
         self._live = live
+        self._usage = usage
+        self._audit = audit
         self._metrics = metrics
         self._clock = clock
         self._log = log.bind()  # once: a lazy logger is assembled anew for every line
@@ -67,8 +71,19 @@ class Recorder:
 
     def note_decision(self, passage: Passage, principal: Principal, decided: Permit | DeniedError) -> None:
         """The policy in force has spoken. Must be called in the same step."""
+        if isinstance(decided, Permit):
+            self._usage.count(principal.key_id, decided.rule, decided.scopes, allowed=True)
+        else:
+            self._note_denial(passage, principal, decided)
         if self._live.candidate is not None:
             self._compare(passage, principal, allowed=isinstance(decided, Permit))
+
+    def _note_denial(self, passage: Passage, principal: Principal, denial: DeniedError) -> None:
+        explained = denial.data or {}
+        smallest = explained.get("smallest_sufficient")
+        scopes = () if smallest is None else (smallest,)
+        self._usage.count(principal.key_id, explained.get("rule"), scopes, allowed=False)
+        self._audit.note_denial(principal.key_id, principal.owner.id, denial, passage.request_id)
 
     def _compare(self, passage: Passage, principal: Principal, *, allowed: bool) -> None:
         """Hear the candidate, too. Whatever goes wrong with it is its own fault, and said."""

@@ -12,14 +12,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from aiohttp import web
 
 from proxy import __version__
+from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.client_connection import ClientServer
-from proxy.clock import SystemClock
+from proxy.clock import Clock, SystemClock
+from proxy.database import Database
 from proxy.errors import ProxyError, Reason
 from proxy.filtering import Allow
 from proxy.fittings import (
@@ -50,6 +52,7 @@ from proxy.recording import Recorder
 from proxy.sessions import Exchange, Registry
 from proxy.settings import Address, Settings
 from proxy.signing_keys import SigningKeys
+from proxy.usage import Usage
 
 log = get_logger("server")
 
@@ -165,7 +168,8 @@ async def run_proxy(
         hasher = open_hasher(settings, metrics, stack)
         live = LivePolicy(policy)
         heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
-        door = _build_door(settings, live, heart, destinations, signing_keys, metrics)
+        recorder = _build_recorder(settings, live, instance, clock, database, metrics, stack)
+        door = _build_door(settings, live, heart, destinations, signing_keys, recorder, metrics)
         proxy = Proxy(
             settings,
             live,
@@ -207,12 +211,43 @@ async def run_proxy(
         yield proxy
 
 
+def _build_recorder(
+    settings: Settings,
+    live: LivePolicy,
+    instance: UUID,
+    clock: Clock,
+    database: Database,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Recorder:
+    """What it gathers is written beside everything else, and the rest once no request is under way any more."""
+    usage = Usage(
+        database,
+        instance=instance,
+        clock=clock,
+        flush_seconds=settings.usage.flush_seconds,
+        count_dropped=metrics.usage_dropped.inc,
+    )
+    audit = Audit(
+        database,
+        instance=instance,
+        clock=clock,
+        flush_seconds=settings.usage.flush_seconds,
+        count_dropped=metrics.audit_dropped.inc,
+    )
+    for room in (usage, audit):
+        stack.push_async_callback(room.aclose)
+        _run_beside(room.run, lambda: None, stack)  # what is not written is kept, and said
+    return Recorder(live=live, usage=usage, audit=audit, metrics=metrics, clock=clock)
+
+
 def _build_door(
     settings: Settings,
     live: LivePolicy,
     heart: Heart,
     destinations: Mapping[str, Destination],
     signing_keys: SigningKeys | None,
+    recorder: Recorder,
     metrics: Metrics,
 ) -> FrontDoor:
     def find_listable(permit: Permit, exchange: Exchange) -> Allow:
@@ -241,7 +276,7 @@ def _build_door(
         binder=heart.binder,
         forwarder=forwarder,
         public=PublicForwarder(destinations, form_body_limits(settings)),
-        recorder=Recorder(live=live, metrics=metrics, clock=heart.clock),
+        recorder=recorder,
         metrics=metrics,
         clock=heart.clock,
     )

@@ -301,6 +301,10 @@ class SessionsSettings(Section):
     cleanup_timeout_seconds: Seconds = Field(5.0, ge=0.1, le=60, description="for each attempt")
 
 
+class UsageSettings(Section):
+    flush_seconds: Seconds = Field(10.0, ge=0.1, le=3600, description="between two batches of counts and denials")
+
+
 class Settings(Section):
     listen: ListenAddress = Field(Address("127.0.0.1", 8080), description="data listener, host:port")
     ops_listen: ListenAddress = Field(Address("127.0.0.1", 9090), description="health and metrics, never public")
@@ -316,6 +320,7 @@ class Settings(Section):
     cache: CacheSettings = Field(CacheSettings(), description="what is remembered between requests")
     revocation: RevocationSettings = Field(RevocationSettings(), description="how fast a revoked key dies")
     sessions: SessionsSettings = Field(SessionsSettings(), description="MCP sessions of the upstream")
+    usage: UsageSettings = Field(UsageSettings(), description="what is written down of what keys do")
 
     @field_validator("ops_listen")
     @classmethod
