@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from proxy.errors import ConfigError, Fault
 from proxy.policy import model
 from proxy.policy.build import build_policy
 from proxy.policy.compiled import Policy
+from proxy.policy.dead_rules import add_dead_rules
+from proxy.policy.notes import Note, find_notes
 from proxy.policy.source import Path as ValuePath
 from proxy.policy.source import Source, read_source
 
@@ -44,12 +46,23 @@ def read_text(path: Path) -> str:
 
 def parse_policy(text: str, source: str) -> Policy:
     """`source` names the text in faults. Raises ConfigError."""
+    return _parse(text, source)[0]
+
+
+def check_policy(path: Path, upstreams: Collection[str] | None) -> tuple[Policy, tuple[Note, ...]]:
+    """The policy, and what is odd about it; `upstreams` are those configured, if that is known. Raises ConfigError."""
+    policy, file, source = _parse(read_text(path), str(path))
+    return policy, find_notes(file, policy, source, upstreams)
+
+
+def _parse(text: str, source: str) -> tuple[Policy, model.PolicyFile, Source]:
     read = read_source(text, source)
     file = _validate(read)
     revision = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_REVISION_LENGTH]
     policy = build_policy(file, read, revision)
+    add_dead_rules(file, policy, read)
     read.raise_faults()
-    return policy
+    return policy, file, read
 
 
 def _validate(read: Source) -> model.PolicyFile:

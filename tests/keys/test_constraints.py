@@ -55,7 +55,7 @@ NETWORKS = st.one_of(
 )
 CONSTRAINTS = st.builds(
     lambda sources, rate, burst, calls, streams: Constraints(
-        sources=None if sources is None else tuple(sources),  # type: ignore[arg-type]
+        sources=None if sources is None else tuple(sources),
         requests_per_second=rate,
         burst=None if rate is None else burst,
         max_calls=calls,

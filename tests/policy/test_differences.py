@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from random import Random
 
 import pytest
 
+from proxy.errors import ConfigError
 from proxy.identity import Owner, OwnerId
 from proxy.policy import Allowed, Policy, parse_policy
 from proxy.policy.differences import compare
+from proxy.policy.patterns import parse_name_pattern, parse_path_pattern
 from proxy.policy.questions import Question, ask
 from proxy.settings import find_shipped
-from tests.fuzz.scale import SEED
+from tests.fuzz.scale import FULL, SEED, draw
 from tests.policy.asking import Asking
 
 SHIPPED = find_shipped("policy.yaml").read_text()
+SMALL_POLICIES = 5_000 if FULL else 80
 OWNER = Owner(OwnerId("1"), "acme", "local", "user-1", "enterprise")
 RUN = '- { tool: aegis.workflow.run, require: "workflow:run:{arguments.name}" }'
 WORKFLOW_LIST = "- { tool: [aegis.workflow.list, aegis.workflow.search], require: workflow:list }"
@@ -95,7 +99,17 @@ EDITS = {
          '      query: { tenant_id: { absent_or: "{owner.tenant}" }, user_id: { absent_or: "{owner.subject}" } },',
          '  - { id: agents, path: /v1/agents, methods: [GET, POST], upstream: api,\n'
          '      query: { user_id: { absent_or: "{owner.subject}" } },'),
-        "widened", "request GET /v1/agents",
+        "narrowed", "request GET /v1/agents",  # without one, no route takes such a member
+    ),
+    "a nested call with other arguments": (
+        ("arguments: arguments.args }", "arguments: arguments.none }"), "changed", "tool aegis.edge.fleet.invoke",
+    ),
+    "a list of tools that is not cut": (
+        ("        lists_tools: tools\n", ""), "widened", "tool aegis.tools.list",
+    ),
+    "a value more": (
+        ('      arguments.user_id:   { absent_or: "{owner.subject}" }\n',
+         '      arguments.user_id:   { one_of: ["{owner.subject}", guest] }\n'), "changed", "tool aegis.agent.list",
     ),
     "a nested call that is not looked at": (
         ("        also_tool: { name: arguments.tool_name, arguments: arguments.args }\n", ""), "widened",
@@ -114,7 +128,8 @@ def test_whatever_an_edit_does_is_told_for_full_access(name: str, policy: Policy
     found = compare(policy, edit(pair)).holders["preset full-access"]
     assert (verdict, subject) in {(one.verdict, one.subject.partition(" of ")[0]) for one in found}
     back = compare(edit(pair), policy).holders["preset full-access"]
-    opposite = {"opened": "closed", "closed": "opened", "widened": "narrowed", "narrowed": "widened"}
+    opposite = {"opened": "closed", "widened": "narrowed", "changed": "changed"}
+    opposite |= {mirrored: verdict for verdict, mirrored in opposite.items()}
     assert {one.verdict for one in back} == {opposite[one.verdict] for one in found}
 
 
@@ -150,7 +165,12 @@ def test_what_is_no_decision_is_told_in_general(policy: Policy) -> None:
 
 
 # Nobody asks with that argument; and whoever may tell devices what to do may do everything.
-UNASKED = ("a condition more", "a nested call that is not looked at")
+UNASKED = (
+    "a condition more",
+    "a nested call that is not looked at",
+    "a nested call with other arguments",
+    "a list of tools that is not cut",
+)
 
 
 @pytest.mark.parametrize("name", [*EDITS, "a widened preset"])
@@ -186,3 +206,176 @@ def test_the_words_for_a_reach_name_no_object(policy: Policy) -> None:
     found = compare(policy, edit(*(pair for pair, _, _ in [EDITS["a tool more"]])))
     text = repr(found.holders)
     assert not re.search(r"frozenset|object at", text)
+
+
+HEAD = """\
+version: 1
+default_tier: all
+scopes:
+  a:run: { title: Run, selector: name }
+  a:list: { title: List }
+presets:
+  one: { title: One, scopes: ["a:run:b", a:list] }
+  every: { title: Every, scopes: [a:run] }
+  none: { title: None, scopes: [] }
+tiers: { all: ["*"] }
+routes:
+"""
+MCP = "  - { id: m, path: /m, methods: [POST], upstream: u, protocol: mcp, rules: ["
+
+
+def with_tools(*rules: str) -> Policy:
+    return parse_policy(f"{HEAD}{MCP}{', '.join(rules)}] }}\n...\n", "p")
+
+
+def with_routes(*routes: str) -> Policy:
+    lines = (f"  - {{ id: r{number}, methods: [GET], upstream: u, {one} }}\n" for number, one in enumerate(routes))
+    return parse_policy(f"{HEAD}{''.join(lines)}...\n", "p")
+
+
+def tell(old: Policy, new: Policy, holder: str) -> set[tuple[str, str, str | None, str | None]]:
+    found = compare(old, new).holders.get(holder, ())
+    return {(one.verdict, one.subject, one.before, one.after) for one in found}
+
+
+ANYTHING = "whatever it is for"
+
+
+def test_where_two_patterns_cross_the_one_that_wins_is_told() -> None:
+    """No text but those that both match is decided otherwise, for this holder."""
+    wide = '{ tool: "a.b.*", allow: any-key }'
+    old, new = with_tools(wide), with_tools(wide, '{ tool: "a.*.c", require: a:run }')
+    assert tell(old, new, "preset none") == {("closed", "tool a.*.c and a.b.* of /m", ANYTHING, None)}
+    assert ("opened", "tool a.*.c of /m", None, ANYTHING) in tell(old, new, "preset every")
+
+
+def test_a_name_that_falls_to_a_pattern_is_told_by_its_own() -> None:
+    old = with_tools('{ tool: "a.*", allow: any-key }', "{ tool: a.b, require: a:run }")
+    assert tell(old, with_tools('{ tool: "a.*", allow: any-key }'), "any key") == {
+        ("opened", "tool a.b of /m", None, ANYTHING)
+    }
+
+
+def test_what_is_left_of_an_open_end_is_told() -> None:
+    old = with_routes('path: "/r/**", require: a:list')
+    new = with_routes('path: "/r/{x}/**", require: a:list')
+    assert tell(old, new, "preset one") == {("closed", "request GET /r/**", ANYTHING, None)}
+    assert "path /r/** is gone" in compare(old, new).general
+
+
+def test_a_variable_by_another_name_is_no_difference() -> None:
+    old = with_routes('path: "/r/{x}", require: "a:run:{x}"')
+    assert not compare(old, with_routes('path: "/r/{name}", require: "a:run:{name}"'))
+    rule = '{{ uri: "v://{{{name}}}/b", require: "a:run:{{{name}}}" }}'
+    assert not compare(with_tools(rule.format(name="x")), with_tools(rule.format(name="y")))
+
+
+def test_a_path_that_only_says_what_its_template_said_is_no_difference() -> None:
+    template = 'path: "/r/{x}", require: "a:run:{x}"'
+    assert not compare(with_routes(template), with_routes(template, 'path: /r/b, require: "a:run:b"'))
+
+
+def test_a_path_for_anyone_is_told_for_those_without_a_key() -> None:
+    other = "path: /other, allow: any-key"
+    found = tell(with_routes(other), with_routes(other, "path: /r, allow: anyone"), "anyone without a key")
+    assert found == {("opened", "request GET /r", None, ANYTHING)}
+    closed = compare(with_routes("path: /r, allow: anyone"), with_routes("path: /r, allow: any-key"))
+    assert list(closed.holders) == ["anyone without a key"]
+    assert closed.general == ("path /r: open to anyone was yes, is no",)
+
+
+def test_a_new_preset_is_told_by_all_that_it_opens_beyond_any_key() -> None:
+    old = with_tools("{ tool: t, require: a:list }", "{ tool: u, allow: any-key }")
+    text = f"{HEAD}{MCP}{{ tool: t, require: a:list }}, {{ tool: u, allow: any-key }}] }}\n...\n"
+    new = parse_policy(text.replace("presets:\n", "presets:\n  more: { title: More, scopes: [a:list] }\n"), "p")
+    assert tell(old, new, "preset more") == {("opened", "tool t of /m", None, ANYTHING)}
+    assert compare(old, new).general == ("preset more is new",)
+    assert tell(new, old, "preset more") == {("closed", "tool t of /m", ANYTHING, None)}
+
+
+def test_a_field_that_selects_two_scopes_has_one_value() -> None:
+    old = with_tools("{ tool: t, allow: any-key }")
+    new = with_tools('{ tool: t, require: ["a:run:{arguments.x}", "a:run:b"] }')
+    assert tell(old, new, "preset one") == {("narrowed", "tool t of /m", ANYTHING, "x is b")}
+    either = with_tools('{ tool: t, require: { any: [a:run, "a:run:{arguments.x}"] } }')
+    assert tell(old, either, "preset every") == set()
+
+
+# Small policies drawn from few words, so that patterns cross, and questions that come near them.
+
+TOOLS = ("a", "a.b", "a.b.c", "a.*", "*.b", "a.*.c", "a.b*", "*.*.c", "*", "a.b.*")
+URIS = ("v://a", "v://{x}", "v://a/b", "v://{x}/b", "v://a/{x}", "v://**", "v://a/**", "v://{x}/b/**")
+PATHS = ("/r/a", "/r/{x}", "/r/a/b", "/r/{x}/b", "/r/a/{x}", "/r/**", "/r/a/**", "/r/{x}/b/**")
+SEGMENTS = ("a", "b", "c", "bx", "d")
+
+
+def draw_policy(rng: Random) -> Policy:
+    """Tries again when rules tie, or contradict each other."""
+    while True:
+        needs = ["allow: any-key", "require: a:list", "require: a:run"]
+        rules = []
+        for tool in rng.sample(TOOLS, 3):
+            need = rng.choice([*needs, 'require: "a:run:{arguments.name}"'])
+            where = rng.choice(
+                ["", ", where: { arguments.k: { equals: x } }", ", where: { arguments.k: { absent_or: x } }"]
+            )
+            rules.append(f'{{ tool: "{tool}", {need}{where} }}')
+        for uri in rng.sample(URIS, 2):
+            needed = rng.choice([*needs, 'require: "a:run:{x}"'] if "{x}" in uri else needs)
+            rules.append(f'{{ rpc: resources/read, uri: "{uri}", {needed} }}')
+        routes = []
+        for number, path in enumerate(rng.sample(PATHS, 2)):
+            needed = rng.choice([*needs, 'require: "a:run:{x}"', "allow: anyone"] if "{x}" in path else needs)
+            routes.append(f'  - {{ id: r{number}, path: "{path}", methods: [GET], upstream: u, {needed} }}\n')
+        try:
+            return parse_policy(f"{HEAD}{MCP}{', '.join(rules)}] }}\n{''.join(routes)}...\n", "p")
+        except ConfigError:
+            continue
+
+
+def draw_question(rng: Random) -> tuple[str, str, Question]:
+    """What kind of thing it names, its name, and the question."""
+    segments = [rng.choice(SEGMENTS) for _ in range(rng.randint(1, 4))]
+    kind = rng.choice(["tool", "resource", "request"])
+    if kind == "tool":
+        arguments = {key: rng.choice(["b", "x", "", 5]) for key in ("name", "k") if rng.random() < 0.7}
+        name = ".".join(segments)
+        return kind, name, Question("POST", "/m", "tools/call", {"name": name, "arguments": arguments})
+    if kind == "resource":
+        uri = "v://" + "/".join(segments)
+        return kind, uri, Question("POST", "/m", "resources/read", {"uri": uri})
+    path = "/r/" + "/".join(segments)
+    return kind, path, Question("GET", path)
+
+
+def is_about(subject: str, kind: str, name: str) -> bool:
+    word, _, rest = subject.partition(" ")
+    texts = rest.partition(" of /m")[0].removeprefix("GET ").split(" and ")
+    return word == kind and all(is_matched(text, kind, name) for text in texts)
+
+
+def is_matched(text: str, kind: str, name: str) -> bool:
+    if kind == "tool":
+        return text == name or ("*" in text and parse_name_pattern(text).find(name) is not None)
+    return parse_path_pattern(text).find(name) is not None
+
+
+def test_every_flip_between_two_drawn_policies_is_told_and_on_the_right_side() -> None:
+    flips = 0
+    for label, rng in draw(SMALL_POLICIES):
+        old, new = draw_policy(rng), draw_policy(rng)
+        differences = compare(old, new)
+        assert not compare(old, old), label
+        for kind, name, question in (draw_question(rng) for _ in range(60)):
+            for preset in old.presets:
+                grants = frozenset(old.presets[preset].scopes)
+                before, after = (isinstance(ask(one, question, grants, OWNER).decision, Allowed) for one in (old, new))
+                if before == after:
+                    continue
+                flips += 1
+                told = differences.holders.get(f"preset {preset}", ())
+                verdicts = {"opened", "widened", "changed"} if after else {"closed", "narrowed", "changed"}
+                assert any(one.verdict in verdicts and is_about(one.subject, kind, name) for one in told), (
+                    label, preset, question, told,
+                )  # fmt: skip
+    assert flips > SMALL_POLICIES
