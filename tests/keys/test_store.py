@@ -266,7 +266,18 @@ async def test_a_name_is_taken_only_by_an_active_key_of_the_same_owner(store: Ke
 async def test_a_mint_is_audited_without_the_secret(store: KeyStore, database: Database) -> None:
     await insert(store, form_key())
     assert await read_audit(database) == [
-        ("test", "mint", "key000000001", {"name": "ci", "scopes": ["workflow:run", "agent:list"]})
+        (
+            "test",
+            "mint",
+            "key000000001",
+            {
+                "name": "ci",
+                "scopes": ["workflow:run", "agent:list"],
+                "status": "active",
+                "constraints": {},
+                "secret_version": 1,
+            },
+        )  # fmt: skip
     ]
     (row,) = await database.fetch("SELECT audit_events::text AS text, owner_id FROM audit_events")
     assert "argon2" not in row["text"]
