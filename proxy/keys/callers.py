@@ -33,12 +33,10 @@ READ_OWNER = (
 
 async def hold(connection: Connection, caller: Caller, key: KeyRecord | None) -> None:
     """Lock what the caller and the key (None: a new one) rest on; the key itself for a change."""
-    if key is None and caller.key_id is not None:
-        key_ids = await _list_lineage(connection, caller.key_id)
+    if key is not None:
+        key_ids = list(key.lineage)  # a key that may act on it among them; parents never change
     else:
-        key_ids = (
-            [] if key is None else list(key.lineage)
-        )  # which contains a key that may act on it: parents never change
+        key_ids = [] if caller.key_id is None else await _list_lineage(connection, caller.key_id)
     top_down = key_ids[::-1]
     await connection.fetch(HOLD_KEYS, top_down if key is None else top_down[:-1])
     if key is not None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from proxy.database import Connection, Database
 from proxy.errors import ProxyError
@@ -33,6 +34,8 @@ SELECT o.id::text, o.subject, o.issuer, o.tenant_id AS tenant, o.tier, o.version
 ADD = """
 INSERT INTO owners (tenant_id, issuer, subject, tier) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING id::text
 """
+# The admin's own row as well: it may be the one that is changed.
+HOLD = "SELECT FROM owners WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE"
 SET = {
     "set_tier": "UPDATE owners SET tier = $2 WHERE id = $1::uuid",
     "disable": "UPDATE owners SET disabled_at = coalesce(disabled_at, now()) WHERE id = $1::uuid",
@@ -144,25 +147,26 @@ class Owners:
         policy: Policy,
         change: Callable[[Connection, Caller, OwnerRecord], Awaitable[None]],
     ) -> OwnerSummary:
+        found_id = _parse_id(owner_id)
+
         async def work(connection: Connection) -> OwnerSummary:
             await connection.execute(DURABLY)
-            ids = sorted(
-                {owner_id, *([caller.owner.id] if caller.owner.id else [])}
-            )  # one's own rights may be the matter
-            await connection.fetch("SELECT FROM owners WHERE id::text = ANY($1) ORDER BY id FOR UPDATE", ids)
+            await connection.fetch(HOLD, [found_id, caller.owner.id or found_id])
             admin, _ = await renew(connection, caller, policy)
-            record = await _find(connection, owner_id)
+            record = await find_owner(connection, found_id)
             if record is None or not may_administer(admin, record.owner):
                 raise OwnerNotFoundError("there is no such owner")
             await change(connection, admin, record)
-            return await _get_summary(connection, owner_id)
+            return await _get_summary(connection, found_id)
 
         return await self._database.transact(work)
 
 
-async def _find(connection: Connection, owner_id: str) -> OwnerRecord | None:
-    known = await connection.fetchval("SELECT id::text FROM owners WHERE id::text = $1", owner_id)
-    return None if known is None else await find_owner(connection, OwnerId(known))
+def _parse_id(text: str) -> OwnerId:
+    try:
+        return OwnerId(str(UUID(text)))
+    except ValueError as error:
+        raise OwnerNotFoundError("there is no such owner") from error
 
 
 async def _get_summary(connection: Connection, owner_id: str) -> OwnerSummary:

@@ -60,7 +60,7 @@ SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset
        k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
        k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version,
        (SELECT extract(epoch FROM max(s.not_after))::float8 FROM api_key_secrets s
-         WHERE s.key_id = k.id AND s.not_after > now()) AS old_secret_until
+         WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
 """
 # A key as the audit compares it: never its secrets, only which one is the newest.

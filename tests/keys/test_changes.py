@@ -27,6 +27,7 @@ from proxy.keys.changes import (
 from proxy.keys.constraints import parse_constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintError
+from proxy.keys.owners import Owners
 from proxy.keys.record import KeyRecord
 from proxy.keys.rights import (
     Caller,
@@ -60,12 +61,7 @@ class Desk:
         return form_caller_of_key(await self.read(key.summary.id), self.policy, secret_version)
 
     async def sign_in(self, owner: str = "ada", tier: str | None = None, role: str | None = None) -> Caller:
-        (row,) = await self.stage.database.fetch("SELECT id::text FROM owners WHERE subject = $1", owner)
-        key = await self.stage.database.fetch("SELECT id FROM api_keys WHERE owner_id = $1::uuid LIMIT 1", row["id"])
-        record = await self.read(key[0]["id"])
-        from proxy.keys.record import OwnerRecord
-
-        found = OwnerRecord(record.owner, False, record.owner_version)
+        found = await Owners(self.stage.database).find("local", owner)
         return form_caller_of_claims(found, self.policy, tenant_id=None, tier=tier, role=role)
 
     async def mint(self, caller: Caller, name: str = "child", **wanted: Any) -> MintedKey:

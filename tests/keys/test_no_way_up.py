@@ -34,7 +34,7 @@ from proxy.keys.store import KeyConflictError
 from proxy.policy import Policy
 from tests.staging import Stage
 
-STEPS = 150
+STEPS = 200
 SELECTORS = ("a", "b", "anything else")
 TIERS = ("free", "pro", "business", "enterprise")
 OWNERS = {"ada": ("home", "pro"), "bob": ("home", "free"), "eve": ("abroad", "enterprise")}
@@ -110,12 +110,24 @@ class World:
         policy = self.stage.policy
         kind = self.chance.choice(["key", "key", "key", "owner", "lowered", "admin"])
         if kind == "key":
-            record = await self.read(self.chance.choice(self.keys))
-            return form_caller_of_key(record, policy, max(record.secrets))
+            key = await self.read(self.chance.choice(self.keys))
+            return form_caller_of_key(key, policy, max(key.secrets))
         record = await self.find_owner(self.chance.choice([*OWNERS]))
         tier = self.chance.choice(TIERS) if kind != "owner" else None
         role = "aegis:admin" if kind == "admin" else None
         return form_caller_of_claims(record, policy, tenant_id=None, tier=tier, role=role)
+
+    async def pick_target(self, caller: Caller) -> KeyId:
+        """Any key, or one that the caller may well reach."""
+        if self.chance.random() < 0.4:
+            return self.chance.choice(self.keys)
+        records = await self.stage.store.read_keys(self.keys)
+        near = [
+            record.id
+            for record in records.values()
+            if record.owner.id == caller.owner.id and (caller.key_id is None or caller.key_id in record.lineage[1:])
+        ]
+        return self.chance.choice(near or self.keys)
 
     async def start(self) -> None:
         for subject, (tenant, tier) in OWNERS.items():
@@ -134,7 +146,7 @@ class World:
         if action == "revoke" and self.chance.random() < 0.7:
             return None
         before = await self.measure(caller)
-        target = self.chance.choice(self.keys)
+        target = await self.pick_target(caller)
         try:
             key_id = await self.act(caller, action, target)
         except ANSWERS as error:

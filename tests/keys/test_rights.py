@@ -256,7 +256,7 @@ def test_an_admin_gives_another_owners_key_what_both_could_hold(policy: Policy) 
 def test_what_can_do_more_than_its_changer_is_not_changed(policy: Policy) -> None:
     lowered = sign_in(policy, tier="free")
     check_reach(lowered, policy, make_key(scopes=("agent:list", "stack:up")))  # no tier of its owner's: no right
-    with pytest.raises(RightsError, match="key Key000000001 can do more than .*: secret:read") as caught:
+    with pytest.raises(RightsError, match=r"key Key000000001 can do more than .*: secret:read") as caught:
         check_reach(lowered, policy, make_key(scopes=("agent:list", "secret:read")))
     assert (caught.value.code, caught.value.missing) == ("rights_exceeded", ("secret:read",))
     parent = form_caller_of_key(PARENT, policy)
