@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -74,7 +74,9 @@ def update_key(
         constraints = form_constraints(source, rate, burst, max_calls, max_streams)
         if unconstrained and constraints != UNCONSTRAINED:
             raise MintError("give either constraints or --unconstrained")
-        end = None if expires is None else parse_expiry(expires, datetime.now(UTC)) or "never"
+        end: datetime | Literal["never"] | None = None
+        if expires is not None:
+            end = parse_expiry(expires, datetime.now(UTC)) or "never"
         patch = Patch(
             name=name, preset=preset, scopes=tuple(scope) if scope else None, expires_at=end,
             constraints=constraints if unconstrained or constraints != UNCONSTRAINED else None,
@@ -142,7 +144,8 @@ def _parse_grace(text: str) -> Grace:
     match text:
         case "now" | "1h" | "24h" | "7d":
             return text
-    raise MintError(f"grace {text!r} is not one of now, 1h, 24h, 7d")
+        case _:
+            raise MintError(f"grace {text!r} is not one of now, 1h, 24h, 7d")
 
 
 def _print_key(summary: KeySummary, json: bool) -> None:
