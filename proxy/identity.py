@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from proxy.errors import Reason
+from proxy.keys.constraints import Constraints
 
 KeyId = NewType("KeyId", str)  # public, 12 base62 characters
 OwnerId = NewType("OwnerId", str)  # our row id of an owner, a UUID in text form
@@ -57,6 +58,7 @@ class Principal:
     ends: tuple[float, Reason] | None
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
     claims: Claims
+    constraints: tuple[Constraints, ...] = ()  # of each of `lineage`, in its order: all of them hold
 
     @property
     def holder(self) -> str:

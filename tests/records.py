@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from proxy.identity import KeyId, Owner, OwnerId
+from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.record import Ancestor, KeyRecord, Secret
 from proxy.keys.token import Token, fast_tag, form_token
 
@@ -37,8 +38,9 @@ def make_ancestor(
     scopes: tuple[str, ...] = ("*",),
     expires_at: float | None = None,
     version: int = 1,
+    constraints: Constraints = UNCONSTRAINED,
 ) -> Ancestor:
-    return Ancestor(key_id, status, scopes, expires_at, version)
+    return Ancestor(key_id, status, scopes, expires_at, version, constraints)
 
 
 def make_record(
@@ -54,12 +56,14 @@ def make_record(
     expires_at: float | None = None,
     version: int = 1,
     ancestors: tuple[Ancestor, ...] = (),
+    tier: str = "free",
+    constraints: Constraints = UNCONSTRAINED,
 ) -> KeyRecord:
     """A key that may be used, unless told otherwise."""
     held = [make_secret(form_secret_token(key_id))] if secrets is None else secrets
     return KeyRecord(
         id=key_id,
-        owner=Owner(owner, tenant, "local", f"subject of {owner}", "free"),
+        owner=Owner(owner, tenant, "local", f"subject of {owner}", tier),
         owner_disabled=owner_disabled,
         owner_version=owner_version,
         status=status,
@@ -68,6 +72,7 @@ def make_record(
         version=version,
         secrets={secret.version: secret for secret in held},
         ancestors=ancestors,
+        constraints=constraints,
     )
 
 

@@ -77,6 +77,8 @@ TESTED_BY = {
     "cli/lifetime.py": "tests/cli/test_commands.py",
     "cli/serve.py": "tests/cli/test_commands.py",
     "cli/policy.py": "tests/cli/test_commands.py",
+    "cli/key_options.py": "tests/cli/test_keys_life.py",
+    "keys/callers.py": "tests/keys/test_changes.py",
     "cli/policy_diff.py": "tests/cli/test_policy_tools.py",
     "live_policy.py": "tests/journeys/test_policy_edits.py",
     "policy_files.py": "tests/journeys/test_policy_edits.py",

@@ -14,6 +14,7 @@ from proxy import __version__
 from proxy.cli.database import app as database_app
 from proxy.cli.keys import app as keys_app
 from proxy.cli.output import say_error
+from proxy.cli.owners import app as owners_app
 from proxy.cli.policy import app as policy_app
 from proxy.cli.serve import demo, serve
 from proxy.errors import ConfigError, DatabaseError, ProxyError
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.add_typer(keys_app, name="keys")
+app.add_typer(owners_app, name="owners")
 app.add_typer(policy_app, name="policy")
 app.add_typer(database_app, name="db")
 

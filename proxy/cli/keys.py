@@ -1,4 +1,4 @@
-"""`aegis-proxy keys …`: mint, list, show, revoke."""
+"""`aegis-proxy keys …`: mint, list, show, revoke; what changes a key stands in `keys_life`, `keys_apply`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from typing import Annotated
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
+from proxy.cli.key_options import (
+    BurstOption,
+    CallsOption,
+    KeyArgument,
+    RateOption,
+    SourceOption,
+    StreamsOption,
+    exiting,
+    form_constraints,
+    not_found,
+    open_changing,
+)
+from proxy.cli.keys_apply import apply_keys
+from proxy.cli.keys_life import disable_key, enable_key, rotate_key, update_key
 from proxy.cli.output import (
     form_key,
     form_receipt,
@@ -18,34 +32,14 @@ from proxy.cli.output import (
     print_receipt,
     quote,
     say,
-    say_error,
 )
-from proxy.keys.hashing import Hasher
-from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, parse_expiry
+from proxy.keys.minting import LOCAL_ISSUER, MintedKey, MintError, MintRequest, mint, parse_expiry
 from proxy.keys.store import KeyStore, KeySummary
-from proxy.keys.token import ID_LENGTH, parse_token
-from proxy.policy import load_policy
 from proxy.receipts import Receipt, wait_receipt
 from proxy.settings import Settings
 
-app = typer.Typer(help="Mint, list, show and revoke API keys.", no_args_is_help=True)
-NOT_FOUND = 5
+app = typer.Typer(help="API keys: mint, look at, change, rotate and end them.", no_args_is_help=True)
 UNCONFIRMED = 6
-MINT_SECONDS = 30.0  # an operator waits longer than a request would
-
-
-def read_id(text: str) -> str:
-    """The id, also of a whole key, which whoever is in a hurry to revoke it will paste; it is not repeated."""
-    try:
-        return parse_token(text).key_id
-    except ValueError:
-        return text[:ID_LENGTH] if len(text) > ID_LENGTH else text
-
-
-KeyArgument = Annotated[
-    str,
-    typer.Argument(metavar="ID", help="The key's id: the part between the first two '_'.", callback=read_id),
-]
 
 
 @app.command("mint")
@@ -59,6 +53,12 @@ def mint_key(
         list[str] | None, typer.Option(help="A single scope, such as workflow:run:nightly-etl; may be repeated.")
     ] = None,
     expires: Annotated[str, typer.Option(help="7d, 30d, 90d, 1y, never, or an ISO date.")] = "90d",
+    issuer: Annotated[str, typer.Option(help="The owner's identity provider, as its tokens name it.")] = LOCAL_ISSUER,
+    source: SourceOption = None,
+    rate: RateOption = None,
+    burst: BurstOption = None,
+    max_calls: CallsOption = None,
+    max_streams: StreamsOption = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -66,15 +66,15 @@ def mint_key(
 
     `KEY=$(aegis-proxy keys mint --name ci --owner ada --preset execution)`
     """
-    try:
+    with exiting():
+        if (preset is not None) == bool(scope):
+            raise MintError("give either a preset or scopes: --preset P, or --scope S (repeatable)")
         request = MintRequest(
             name=name, owner=owner, actor=get_actor(), tenant=tenant, tier=tier, preset=preset,
-            scopes=tuple(scope or ()), expires_at=parse_expiry(expires, datetime.now(UTC)),
+            scopes=tuple(scope or ()), expires_at=parse_expiry(expires, datetime.now(UTC)), issuer=issuer,
+            constraints=form_constraints(source, rate, burst, max_calls, max_streams),
         )  # fmt: skip
         minted = asyncio.run(_mint(read_settings(config), request))
-    except MintError as error:
-        say_error(str(error))
-        raise typer.Exit(2) from error
     if json:
         print_json({**form_key(minted.summary), "key": minted.token})
         return
@@ -87,16 +87,8 @@ def mint_key(
 
 
 async def _mint(settings: Settings, request: MintRequest) -> MintedKey:
-    hashing = settings.hashing
-    hasher = Hasher(
-        memory_cost_kib=hashing.memory_cost_kib, time_cost=hashing.time_cost, threads=1, queue_size=1,
-        timeout_seconds=MINT_SECONDS,
-    )  # fmt: skip
-    try:
-        async with open_database(settings) as database:
-            return await mint(request, policy=load_policy(settings.policy), store=KeyStore(database), hasher=hasher)
-    finally:
-        hasher.close()
+    async with open_changing(settings) as (database, hasher, policy):
+        return await mint(request, policy=policy, store=KeyStore(database), hasher=hasher)
 
 
 @app.command("list")
@@ -151,7 +143,7 @@ def revoke_key(
 
     summary, receipt = asyncio.run(revoke(read_settings(config)))
     if summary is None:
-        raise _not_found(key)
+        raise not_found(key)
     if json:
         print_json({**form_key(summary), "receipt": form_receipt(receipt)})
     else:
@@ -161,15 +153,17 @@ def revoke_key(
         raise typer.Exit(UNCONFIRMED)
 
 
-def _not_found(key: str) -> typer.Exit:
-    say_error(f"There is no key {key}. See: aegis-proxy keys list")
-    return typer.Exit(NOT_FOUND)
-
-
 def _print_found(summary: KeySummary | None, key: str, json: bool) -> None:
     if summary is None:
-        raise _not_found(key)
+        raise not_found(key)
     if json:
         print_json(form_key(summary))
     else:
         print_key(summary)
+
+
+app.command("update")(update_key)
+app.command("rotate")(rotate_key)
+app.command("disable")(disable_key)
+app.command("enable")(enable_key)
+app.command("apply")(apply_keys)

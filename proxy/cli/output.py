@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from proxy.keys.minting import LOCAL_ISSUER
 from proxy.keys.store import KeySummary
 from proxy.receipts import Receipt
 
@@ -112,12 +113,27 @@ def _choose_columns(rows: list[dict[str, Text]], width: int) -> list[str]:
 
 def print_key(summary: KeySummary) -> None:
     """One key, a line for each fact, on stdout."""
+    hidden = {"version", *(["issuer"] if summary.issuer == LOCAL_ISSUER else [])}
+    print_facts({name: value for name, value in asdict(summary).items() if name not in hidden})
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """One thing, a line for each fact that there is, on stdout."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in asdict(summary).items():
-        if value is not None and value != ():
-            shown = describe_moment(value, "") if isinstance(value, datetime) else value
-            table.add_row(f"[bold]{name}[/]", quote(" ".join(shown) if isinstance(shown, tuple) else shown))
+    for name, value in facts.items():
+        if value is not None and value not in ((), {}):
+            table.add_row(f"[bold]{name}[/]", quote(_describe_fact(value)))
     _open_console().print(table)
+
+
+def _describe_fact(value: object) -> str:
+    if isinstance(value, datetime):
+        return describe_moment(value, "")
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_describe_fact(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def describe_scopes(summary: KeySummary) -> str:

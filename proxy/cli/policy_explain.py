@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, open_database, read_settings
-from proxy.cli.keys import NOT_FOUND, read_id
+from proxy.cli.key_options import NOT_FOUND, read_id
 from proxy.cli.output import print_json, print_lines, quote, say, say_error
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.record import KeyRecord

@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 
 from proxy.errors import ProxyError
 from proxy.identity import KeyId
+from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore, KeySummary, NewKey
-from proxy.keys.token import ID_LENGTH, SECRET_LENGTH, draw, fast_tag, form_token
+from proxy.keys.token import ID_LENGTH, SECRET_LENGTH, Token, draw, fast_tag, form_token
 from proxy.policy import Policy
 
 EXPIRY_OPTIONS = {"7d": timedelta(days=7), "30d": timedelta(days=30), "90d": timedelta(days=90),
@@ -41,7 +42,7 @@ class MintedKey:
 
 @dataclass(frozen=True, slots=True)
 class MintRequest:
-    """What is asked for: exactly one of `preset` and `scopes`. `tenant` and `tier` None: the owner's own."""
+    """What an operator asks for: exactly one of `preset` and `scopes`. `tenant` and `tier` None: the owner's own."""
 
     name: str
     owner: str
@@ -51,6 +52,8 @@ class MintRequest:
     preset: str | None = None
     scopes: Sequence[str] = ()
     expires_at: datetime | None = None
+    constraints: Constraints = UNCONSTRAINED
+    issuer: str = LOCAL_ISSUER
 
 
 def parse_expiry(text: str, now: datetime) -> datetime | None:
@@ -72,48 +75,70 @@ def parse_expiry(text: str, now: datetime) -> datetime | None:
 
 async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher: Hasher) -> MintedKey:
     """Draw, hash and store a key. Raises MintError, KeyConflictError, DatabaseError, UnavailableError."""
-    scopes = _settle_scopes(request, policy)
+    scopes = settle_scopes(request.preset, request.scopes, policy)
     _check_names(request, policy)
-    key_id = KeyId(draw(ID_LENGTH, secrets.choice))
-    token = form_token(key_id, draw(SECRET_LENGTH, secrets.choice))
+    token = draw_token()
     key = NewKey(
-        id=key_id,
+        id=token.key_id,
         name=request.name,
         preset=request.preset,
         scopes=scopes,
         expires_at=request.expires_at,
         created_by=request.actor,
-        tag=fast_tag(key_id, token.secret),
+        tag=fast_tag(token.key_id, token.secret),
         argon2_string=await hasher.hash(token.secret),
+        constraints=request.constraints,
     )
     summary = await store.insert_key(
         key, owner=request.owner, tenant=request.tenant, tier=request.tier, default_tier=policy.default_tier,
-        issuer=LOCAL_ISSUER,
+        issuer=request.issuer,
     )  # fmt: skip
     return MintedKey(summary, token.text)
 
 
-def _settle_scopes(request: MintRequest, policy: Policy) -> tuple[str, ...]:
-    """Presets expand to a list at creation: later additions to a preset do not widen old keys."""
-    if (request.preset is not None) == bool(request.scopes):
-        raise MintError("give either a preset or scopes: --preset P, or --scope S (repeatable)")
-    if request.preset is not None:
-        if request.preset not in policy.presets:
-            raise MintError(f"unknown preset {request.preset!r}: choose one of {', '.join(policy.presets)}")
-        return tuple(policy.presets[request.preset].scopes)
-    for scope in request.scopes:
+def draw_token(key_id: KeyId | None = None) -> Token:
+    """A new secret, of a key that exists or of a new one."""
+    return form_token(key_id or KeyId(draw(ID_LENGTH, secrets.choice)), draw(SECRET_LENGTH, secrets.choice))
+
+
+def settle_scopes(preset: str | None, scopes: Sequence[str], policy: Policy) -> tuple[str, ...]:
+    """Presets expand to a list at creation: later additions to a preset do not widen old keys. Raises MintError."""
+    if (preset is not None) == bool(scopes):
+        raise MintError("give either a preset or at least one scope, and not both")
+    if preset is not None:
+        if preset not in policy.presets:
+            raise MintError(f"unknown preset {preset!r}: choose one of {', '.join(policy.presets)}")
+        return tuple(policy.presets[preset].scopes)
+    for scope in scopes:
         try:
             policy.check_scope(scope)
         except ValueError as error:
             raise MintError(str(error)) from error
-    return tuple(dict.fromkeys(request.scopes))
+    return tuple(dict.fromkeys(scopes))
+
+
+def check_name(name: str) -> None:
+    """Raises MintError unless a key may be called so."""
+    if not 1 <= len(name) <= 64 or _UNPRINTABLE.search(name) or name.strip() != name:
+        raise MintError("a key's name has 1 to 64 printable characters and no space at its ends")
+
+
+def check_identifier(word: str, value: str) -> None:
+    """Raises MintError unless an owner, tenant or issuer may be called so."""
+    if not 1 <= len(value) <= 255 or _UNPRINTABLE.search(value):
+        raise MintError(f"the {word} has 1 to 255 printable characters")
+
+
+def check_tier(tier: str, policy: Policy) -> None:
+    """Raises MintError unless the policy knows the tier."""
+    if tier not in policy.tiers:
+        raise MintError(f"unknown tier {tier!r}: choose one of {', '.join(policy.tiers)}")
 
 
 def _check_names(request: MintRequest, policy: Policy) -> None:
-    if not 1 <= len(request.name) <= 64 or _UNPRINTABLE.search(request.name) or request.name.strip() != request.name:
-        raise MintError("a key's name has 1 to 64 printable characters and no space at its ends")
-    for word, value in (("owner", request.owner), ("tenant", request.tenant)):
-        if value is not None and (not 1 <= len(value) <= 255 or _UNPRINTABLE.search(value)):
-            raise MintError(f"the {word} has 1 to 255 printable characters")
-    if request.tier is not None and request.tier not in policy.tiers:
-        raise MintError(f"unknown tier {request.tier!r}: choose one of {', '.join(policy.tiers)}")
+    check_name(request.name)
+    for word, value in (("owner", request.owner), ("tenant", request.tenant), ("issuer", request.issuer)):
+        if value is not None:
+            check_identifier(word, value)
+    if request.tier is not None:
+        check_tier(request.tier, policy)

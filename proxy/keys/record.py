@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from proxy.errors import Reason
 from proxy.identity import KeyId, Owner
+from proxy.keys.constraints import UNCONSTRAINED, Constraints
 
 STATUS_REASONS = {"revoked": Reason.KEY_REVOKED, "disabled": Reason.KEY_DISABLED}
 
@@ -34,6 +35,16 @@ class Ancestor:
     scopes: tuple[str, ...]
     expires_at: float | None
     version: int
+    constraints: Constraints = UNCONSTRAINED
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerRecord:
+    """An owner as the table has it now."""
+
+    owner: Owner
+    disabled: bool
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ class KeyRecord:
     version: int
     secrets: Mapping[int, Secret]
     ancestors: tuple[Ancestor, ...]
+    constraints: Constraints = UNCONSTRAINED
 
     def find_fault(self, now: float) -> Reason | None:
         """Why this key may not be used at `now` (database clock); None when it may. Only `active` is ever admitted."""
@@ -76,6 +88,20 @@ class KeyRecord:
         ends = [(expires_at, Reason.KEY_EXPIRED) for _, expires_at in self._lineage()]
         ends.append((self.secrets[secret_version].not_after, Reason.SECRET_RETIRED))
         return min(((end, reason) for end, reason in ends if end is not None), default=None)
+
+    def find_expiry(self) -> float | None:
+        """The instant at which the key or an ancestor expires; None means never."""
+        return min((end for _, end in self._lineage() if end is not None), default=None)
+
+    @property
+    def lineage(self) -> tuple[KeyId, ...]:
+        """The key and everything it descends from, nearest first."""
+        return (self.id, *(ancestor.id for ancestor in self.ancestors))
+
+    @property
+    def limits(self) -> tuple[Constraints, ...]:
+        """The constraints of each of `lineage`, in its order: all of them hold."""
+        return (self.constraints, *(ancestor.constraints for ancestor in self.ancestors))
 
     @property
     def versions(self) -> dict[str, int]:

@@ -7,8 +7,9 @@ Changes and their audit entries share a transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -17,7 +18,11 @@ import asyncpg
 from proxy.database import Connection, Database
 from proxy.errors import ProxyError
 from proxy.identity import KeyId, Owner, OwnerId
+from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 from proxy.keys.record import Ancestor, KeyRecord, Secret
+from proxy.logs import get_logger
+
+log = get_logger("keys")
 
 # One statement for a whole batch. The depth bound stands against cycles that SQL by hand could make: a chain longer
 # than this comes back without its root and is refused below.
@@ -31,13 +36,15 @@ WITH RECURSIVE lineage AS (
      WHERE lineage.depth <= $2
 )
 SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS expires_at, k.version,
+       k.constraints::text AS constraints,
        o.id::text AS owner_id, o.tenant_id, o.issuer, o.subject, o.tier, o.disabled_at IS NOT NULL AS owner_disabled,
        o.version AS owner_version,
        (SELECT coalesce(json_agg(json_build_array(
                    s.version, encode(s.tag, 'hex'), s.hash, extract(epoch FROM s.not_after)::text)), '[]')
           FROM api_key_secrets s WHERE s.key_id = k.id) AS secrets,
        (SELECT coalesce(json_agg(json_build_array(
-                   a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version) ORDER BY l.depth), '[]')
+                   a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version,
+                   a.constraints::text) ORDER BY l.depth), '[]')
           FROM lineage l JOIN api_keys a ON a.id = l.id WHERE l.leaf = k.id AND l.depth > 0) AS ancestors
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
  WHERE k.id = ANY($1::text[])
@@ -50,10 +57,39 @@ SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset
             WHEN k.expires_at <= now() THEN 'expired'
             ELSE 'active' END AS status,
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
-       k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by, k.revoked_reason
+       k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
+       k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version,
+       (SELECT extract(epoch FROM max(s.not_after))::float8 FROM api_key_secrets s
+         WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
 """
-
+# A key as the audit compares it: never its secrets, only which one is the newest.
+FACTS = """
+SELECT jsonb_build_object(
+           'name', name, 'preset', preset, 'scopes', scopes, 'constraints', constraints, 'status', status,
+           'expires_at', expires_at, 'parent_id', parent_id,
+           'secret_version', (SELECT max(version) FROM api_key_secrets WHERE key_id = id))::text
+  FROM api_keys WHERE id = $1
+"""
+AUDIT_CHANGE = """
+WITH changed AS (
+    SELECT key, b.value AS old, a.value AS new FROM jsonb_each($4::jsonb) b JOIN jsonb_each($5::jsonb) a USING (key)
+     WHERE b.value <> a.value
+)
+INSERT INTO audit_events (actor, action, key_id, owner_id, before, after)
+SELECT $1, $2, id, owner_id, (SELECT jsonb_object_agg(key, old) FROM changed),
+       coalesce((SELECT jsonb_object_agg(key, new) FROM changed), '{}') || $6::jsonb
+  FROM api_keys WHERE id = $3
+"""
+# Whose keys a `rights.View` is about: tenant, owner, and the root of a tree.
+VISIBLE = """
+    ($1::text IS NULL OR o.tenant_id = $1) AND ($2::uuid IS NULL OR o.id = $2) AND ($3::text IS NULL OR k.id IN (
+        WITH RECURSIVE below AS (
+            SELECT $3 AS id UNION SELECT c.id FROM below JOIN api_keys c ON c.parent_id = below.id
+        ) SELECT id FROM below))
+"""
+UNREADABLE = "constraints unreadable"  # in place of `active`: nobody is let in by a key whose limits are unknown
+CLOSED = Constraints.model_construct(sources=())  # what an unreadable one amounts to
 
 FIRST_SECOND, LAST_SECOND = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 
@@ -81,6 +117,10 @@ class KeySummary:
     revoked_at: datetime | None
     revoked_by: str | None
     revoked_reason: str | None
+    issuer: str = "local"
+    constraints: Mapping[str, object] = field(default_factory=dict)
+    version: int = 0
+    old_secret_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +135,8 @@ class NewKey:
     created_by: str
     tag: bytes
     argon2_string: str
+    constraints: Constraints = UNCONSTRAINED
+    parent_id: KeyId | None = None
 
 
 class KeyStore:
@@ -105,8 +147,7 @@ class KeyStore:
 
     async def read_keys(self, ids: Sequence[KeyId]) -> dict[KeyId, KeyRecord]:
         """The records of those ids that exist. With no ids it still asks, which tells whether anybody answers."""
-        rows = await self._database.fetch(READ_KEYS, list(ids), MAX_ANCESTORS)
-        return {KeyId(row["id"]): _form_record(row) for row in rows}
+        return await self._database.transact(lambda connection: read_records(connection, ids), atomic=False)
 
     async def insert_key(self, key: NewKey, *, owner: str, tenant: str | None, tier: str | None, default_tier: str,
                          issuer: str) -> KeySummary:  # fmt: skip
@@ -114,22 +155,7 @@ class KeyStore:
 
         async def insert(connection: Connection) -> KeySummary:
             owner_id = await _find_or_make_owner(connection, issuer, owner, tenant, tier, default_tier)
-            try:
-                await connection.execute(
-                    "INSERT INTO api_keys (id, owner_id, name, preset, scopes, expires_at, created_by)"
-                    " VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                    key.id, owner_id, key.name, key.preset, list(key.scopes), key.expires_at, key.created_by,
-                )  # fmt: skip
-            except asyncpg.UniqueViolationError as error:
-                raise KeyConflictError(
-                    f"{owner} already has an active key named {key.name!r}: choose another name, or revoke that one"
-                ) from error
-            await connection.execute(
-                "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, 1, $2, $3)",
-                key.id, key.tag, key.argon2_string,
-            )  # fmt: skip
-            await _audit(connection, key.created_by, "mint", key.id, after={"name": key.name, "scopes": key.scopes})
-            return _form_summary(await connection.fetchrow(SUMMARY + " WHERE k.id = $1", key.id))
+            return await insert_row(connection, key, owner_id, owner)
 
         return await self._database.transact(insert)
 
@@ -149,19 +175,69 @@ class KeyStore:
         """Revoke for good; None when there is no such key. Revoking twice changes nothing."""
 
         async def revoke(connection: Connection) -> KeySummary | None:
-            # A revocation that a failover may lose is not a revocation.
-            await connection.execute("SET LOCAL synchronous_commit = on")
-            changed = await connection.fetchrow(
-                "UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = $3"
-                " WHERE id = $1 AND status <> 'revoked' RETURNING id",
-                key_id, actor, reason,
-            )  # fmt: skip
-            if changed:
-                await _audit(connection, actor, "revoke", key_id, after={"status": "revoked", "reason": reason})
-            row = await connection.fetchrow(SUMMARY + " WHERE k.id = $1", key_id)
-            return _form_summary(row) if row else None
+            await connection.execute(DURABLY)
+            return await revoke_row(connection, key_id, actor=actor, reason=reason)
 
         return await self._database.transact(revoke)
+
+
+# A revocation that a failover may lose is not a revocation; nor is any other narrowing.
+DURABLY = "SET LOCAL synchronous_commit = on"
+
+
+async def read_records(connection: Connection, ids: Sequence[KeyId]) -> dict[KeyId, KeyRecord]:
+    """The records of those ids that exist, on a connection that may hold locks."""
+    rows = await connection.fetch(READ_KEYS, list(ids), MAX_ANCESTORS)
+    return {KeyId(row["id"]): _form_record(row) for row in rows}
+
+
+async def find_summary(connection: Connection, key_id: str) -> KeySummary | None:
+    """A key as it is shown, or None."""
+    row = await connection.fetchrow(SUMMARY + " WHERE k.id = $1", key_id)
+    return _form_summary(row) if row else None
+
+
+async def insert_row(connection: Connection, key: NewKey, owner_id: str, owner: str) -> KeySummary:
+    """A new key, its secret and its audit entry. `owner`: for the words of KeyConflictError."""
+    with naming(owner, key.name):
+        await connection.execute(
+            "INSERT INTO api_keys (id, owner_id, name, preset, scopes, constraints, expires_at, parent_id, created_by)"
+            " VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9)",
+            key.id, owner_id, key.name, key.preset, list(key.scopes), json.dumps(key.constraints.form()),
+            key.expires_at, key.parent_id, key.created_by,
+        )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, 1, $2, $3)",
+        key.id, key.tag, key.argon2_string,
+    )  # fmt: skip
+    after = json.loads(await connection.fetchval(FACTS, key.id))
+    await _audit(connection, key.created_by, "mint", key.id, after={k: v for k, v in after.items() if v is not None})
+    summary = await find_summary(connection, key.id)
+    assert summary is not None
+    return summary
+
+
+async def revoke_row(connection: Connection, key_id: str, *, actor: str, reason: str | None) -> KeySummary | None:
+    """Revoke, and audit what changed; None when there is no such key."""
+    changed = await connection.fetchrow(
+        "UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = $3"
+        " WHERE id = $1 AND status <> 'revoked' RETURNING id",
+        key_id, actor, reason,
+    )  # fmt: skip
+    if changed:
+        await _audit(connection, actor, "revoke", key_id, after={"status": "revoked", "reason": reason})
+    return await find_summary(connection, key_id)
+
+
+@contextmanager
+def naming(owner: str, name: str) -> Iterator[None]:
+    """Around statements that give a key its name or make it active."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise KeyConflictError(
+            f"{owner} already has an active key named {name!r}: choose another name, or revoke that one"
+        ) from error
 
 
 async def _find_or_make_owner(
@@ -189,9 +265,14 @@ async def _audit(connection: Connection, actor: str, action: str, key_id: str, *
     )  # fmt: skip
 
 
+DATES = ("expires_at", "created_at", "revoked_at", "old_secret_until")
+
+
 def _form_summary(row: asyncpg.Record) -> KeySummary:
-    dates = {name: _form_date(row[name]) for name in ("expires_at", "created_at", "revoked_at")}
-    return KeySummary(**{**row, **dates, "scopes": tuple(row["scopes"])})
+    dates = {name: _form_date(row[name]) for name in DATES}
+    constraints = _read_constraints(row["constraints"])
+    shown = {"unreadable": row["constraints"][:200]} if constraints is None else constraints.form()
+    return KeySummary(**{**row, **dates, "scopes": tuple(row["scopes"]), "constraints": shown})
 
 
 def _form_date(seconds: float | None) -> datetime | None:
@@ -201,8 +282,9 @@ def _form_date(seconds: float | None) -> datetime | None:
 
 def _form_record(row: asyncpg.Record) -> KeyRecord:
     ancestors = tuple(
-        Ancestor(KeyId(id_), status, tuple(scopes), _seconds(expires_at), version)
-        for id_, status, scopes, expires_at, version in json.loads(row["ancestors"])
+        Ancestor(KeyId(id_), status, tuple(scopes), _seconds(expires_at), version, constraints)
+        for id_, stored, scopes, expires_at, version, text in json.loads(row["ancestors"])
+        for status, constraints in [_judge_constraints(id_, stored, text)]
     )
     if len(ancestors) > MAX_ANCESTORS:
         ancestors = (Ancestor(KeyId(row["id"]), "too many ancestors", (), None, 0),)
@@ -210,18 +292,39 @@ def _form_record(row: asyncpg.Record) -> KeyRecord:
         version: Secret(version, bytes.fromhex(tag), argon2_string, _seconds(not_after))
         for version, tag, argon2_string, not_after in json.loads(row["secrets"])
     }
+    status, constraints = _judge_constraints(row["id"], row["status"], row["constraints"])
     return KeyRecord(
         id=KeyId(row["id"]),
         owner=Owner(OwnerId(row["owner_id"]), row["tenant_id"], row["issuer"], row["subject"], row["tier"]),
         owner_disabled=row["owner_disabled"],
         owner_version=row["owner_version"],
-        status=row["status"],
+        status=status,
         scopes=tuple(row["scopes"]),
         expires_at=row["expires_at"],
         version=row["version"],
         secrets=MappingProxyType(secrets),
         ancestors=ancestors,
+        constraints=constraints,
     )
+
+
+def _judge_constraints(key_id: str, status: str, text: str) -> tuple[str, Constraints]:
+    """A key whose limits cannot be read opens nothing, and says so in the log at every read."""
+    constraints = _read_constraints(text)
+    if constraints is not None:
+        return status, constraints
+    log.error("constraints_unreadable", key_id=key_id, mend="set api_keys.constraints to {} or to valid constraints")
+    return UNREADABLE if status == "active" else status, CLOSED
+
+
+def _read_constraints(text: str) -> Constraints | None:
+    """What a row holds; None when it is not what this release understands. Any role may have written it."""
+    if text == "{}":
+        return UNCONSTRAINED
+    try:
+        return parse_constraints(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _seconds(text: str | None) -> float | None:

@@ -55,7 +55,8 @@ async def test_minting_with_json_prints_one_object_with_the_key(aegis: Command, 
     assert minted == {
         "id": row["id"], "name": "ci", "owner": "ada", "tenant": "acme", "tier": "free", "preset": None,
         "scopes": ["workflow:run:nightly-etl", "agent:list"], "status": "active", "created_by": "cli:operator",
-        "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None,
+        "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None, "issuer": "local",
+        "constraints": {}, "version": minted["version"], "old_secret_until": None,
     }  # fmt: skip
 
 

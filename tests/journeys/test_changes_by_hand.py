@@ -253,8 +253,7 @@ async def test_a_key_without_secrets_opens_nothing(scene: Scene, stage: Stage) -
 # What takes nothing away ends nothing.
 
 HARMLESS = {
-    "constraints": OF_KEY.format("""constraints = '{{"addresses": ["192.0.2.0/24"], "deep": [[[1e308]]]}}'"""),
-    "constraints of another shape": OF_KEY.format("constraints = '[null]'"),
+    "constraints": OF_KEY.format("""constraints = '{{"max_calls": 1000, "requests_per_second": 1000}}'"""),
     "name": OF_KEY.format("name = 'renamed', preset = NULL, created_by = 'other'"),
     "later expiry": OF_KEY.format("expires_at = 'infinity'"),
     "wider scopes": OF_KEY.format("scopes = '{{*}}'"),
@@ -282,6 +281,20 @@ async def test_what_takes_nothing_away_ends_nothing(change: str, scene: Scene, s
 GOOD, DENIED = None, "message_denied"
 ABSURD = {
     "ends never": (OF_KEY.format("expires_at = 'infinity'"), GOOD),
+    "constraints nobody knows": (
+        OF_KEY.format("""constraints = '{{"addresses": ["192.0.2.0/24"]}}'"""),
+        "key_disabled",
+    ),
+    "constraints of another shape": (OF_KEY.format("constraints = '[null]'"), "key_disabled"),
+    "constraints beyond all numbers": (
+        OF_KEY.format("constraints = ('{{\"max_calls\": 1' || repeat('0', 5000) || '}}')::jsonb"),
+        "key_disabled",
+    ),
+    "constraints without a floor": (
+        OF_KEY.format("constraints = (repeat('[', 3000) || repeat(']', 3000))::jsonb"),
+        "key_disabled",
+    ),
+    "parent's constraints nobody knows": (OF_PARENT.format("constraints = 'null'"), "key_disabled"),
     "ends in the last year there is": (OF_KEY.format("expires_at = '294276-12-31'"), GOOD),
     "ended before the first": (OF_KEY.format("expires_at = '-infinity'"), "key_expired"),
     "ended when time began": (OF_KEY.format("expires_at = '4713-01-01 BC'"), "key_expired"),

@@ -213,6 +213,7 @@ async def test_the_summary_says_everything_but_the_secret(store: KeyStore) -> No
         "id": "key000000001", "name": "ci", "owner": "ada", "tenant": "acme", "tier": "free", "preset": "execution",
         "scopes": ("workflow:run", "agent:list"), "status": "active", "expires_at": EXPIRES_AT, "created_at": None,
         "created_by": "test", "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None,
+        "issuer": "local", "constraints": {}, "version": summary.version, "old_secret_until": None,
     }  # fmt: skip
     assert datetime.now(UTC) - summary.created_at < timedelta(minutes=5)
     assert await store.find_key("key000000001") == summary
@@ -266,7 +267,18 @@ async def test_a_name_is_taken_only_by_an_active_key_of_the_same_owner(store: Ke
 async def test_a_mint_is_audited_without_the_secret(store: KeyStore, database: Database) -> None:
     await insert(store, form_key())
     assert await read_audit(database) == [
-        ("test", "mint", "key000000001", {"name": "ci", "scopes": ["workflow:run", "agent:list"]})
+        (
+            "test",
+            "mint",
+            "key000000001",
+            {
+                "name": "ci",
+                "scopes": ["workflow:run", "agent:list"],
+                "status": "active",
+                "constraints": {},
+                "secret_version": 1,
+            },
+        )
     ]
     (row,) = await database.fetch("SELECT audit_events::text AS text, owner_id FROM audit_events")
     assert "argon2" not in row["text"]

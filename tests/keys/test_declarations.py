@@ -1,0 +1,96 @@
+"""Keys declared in a file, held against those that are there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proxy.keys.changes import Patch
+from proxy.keys.constraints import UNCONSTRAINED
+from proxy.keys.declarations import DeclarationError, Step, parse_declaration, plan_steps
+from proxy.keys.store import KeySummary
+from proxy.policy import Policy
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+PRESENT = KeySummary(
+    "key000000001", "ci", "ada", "default", "pro", None, ("agent:list", "workflow:run"), "active", None, NOW, "test",
+    None, None, None, None,
+)  # fmt: skip
+
+
+def plan(policy: Policy, *present: KeySummary, **changes: Any) -> Step:
+    key = {"name": "ci", "owner": "ada", "scopes": ["agent:list", "workflow:run"], "expires": "never", **changes}
+    (step,) = plan_steps(parse_declaration({"version": 1, "keys": [key]}), present, policy, "test", NOW)
+    return step
+
+
+def test_what_is_not_there_is_minted(policy: Policy) -> None:
+    elsewhere = (
+        replace(PRESENT, owner="bob"), replace(PRESENT, name="other"), replace(PRESENT, issuer="idp"),
+        replace(PRESENT, status="revoked"),
+    )  # fmt: skip
+    step = plan(policy, *elsewhere, expires="7d", constraints={"max_calls": 2})
+    assert (step.id, step.patch, step.words) == (None, None, ("mint",))
+    assert step.mint is not None
+    assert step.mint.expires_at == NOW + timedelta(days=7)
+    assert step.mint.constraints.form() == {"max_calls": 2}
+
+
+@pytest.mark.parametrize(
+    ("present", "changes", "patch", "words"),
+    [
+        ({}, {}, None, ()),
+        ({}, {"scopes": ["workflow:run", "agent:list"]}, None, ()),
+        ({}, {"expires": "90d"}, None, ()),
+        ({"expires_at": NOW}, {"expires": "90d"}, None, ()),
+        ({}, {"scopes": ["agent:list"]}, Patch(scopes=("agent:list",)), ("scopes",)),
+        ({}, {"scopes": [], "preset": "execution"}, Patch(preset="execution"), ("scopes",)),
+        ({"expires_at": NOW}, {}, Patch(expires_at="never"), ("expires_at",)),
+        ({}, {"expires": "2127-01-31"}, Patch(expires_at=datetime(2127, 1, 31, tzinfo=UTC)), ("expires_at",)),
+        ({"constraints": {"max_calls": 2}}, {}, Patch(constraints=UNCONSTRAINED), ("constraints",)),
+        ({"constraints": {"unreadable": "[null]"}}, {}, Patch(constraints=UNCONSTRAINED), ("constraints",)),
+        ({}, {"disabled": True}, None, ("disable",)),
+        ({"status": "disabled"}, {}, None, ("enable",)),
+        ({"status": "disabled"}, {"disabled": True}, None, ()),
+        ({"status": "owner disabled"}, {}, None, ()),
+    ],
+)
+def test_what_is_there_is_changed_where_it_differs(
+    present: dict[str, Any], changes: dict[str, Any], patch: Patch | None, words: tuple[str, ...], policy: Policy
+) -> None:
+    step = plan(policy, replace(PRESENT, **present), **changes)
+    assert (step.id, step.mint, step.patch, step.words) == ("key000000001", None, patch, words)
+
+
+def test_the_active_key_of_a_name_is_the_one_that_is_meant(policy: Policy) -> None:
+    disabled = replace(PRESENT, id="key000000002", status="disabled", created_at=NOW + timedelta(days=1))
+    for order in ((PRESENT, disabled), (disabled, PRESENT)):
+        assert plan(policy, *order).id == PRESENT.id
+
+
+@pytest.mark.parametrize(
+    ("present", "changes", "text"),
+    [
+        ({"status": "expired"}, {}, "ada/ci: key key000000001 has expired: revoke it"),
+        ({}, {"tier": "free"}, "the owner has tier 'pro', not 'free'"),
+        ({}, {"tenant": "acme"}, "the owner has tenant 'default', not 'acme'"),
+        ({}, {"preset": "execution"}, "either a preset or at least one scope"),
+        ({}, {"expires": "soon"}, "expiry 'soon'"),
+        ({}, {"name": " ci"}, "1 to 64 printable characters"),
+    ],
+)
+def test_what_cannot_be_made_so_is_a_fault(
+    present: dict[str, Any], changes: dict[str, Any], text: str, policy: Policy
+) -> None:
+    with pytest.raises(DeclarationError, match=text):
+        plan(policy, replace(PRESENT, **present), **changes)
+
+
+def test_every_fault_is_told_at_once(policy: Policy) -> None:
+    keys = [{"name": name, "owner": "ada", "preset": "nope"} for name in ("one", "two")]
+    with pytest.raises(DeclarationError) as caught:
+        plan_steps(parse_declaration({"version": 1, "keys": keys}), [], policy, "test", NOW)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["ada/one", "ada/two"]
