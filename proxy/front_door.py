@@ -251,9 +251,9 @@ class FrontDoor:
         try:
             permit = authorize(policy, principal, match, passage.http, passage.message, query)
         except DeniedError as denial:
-            self._recorder.note_decision(passage, principal, denial)
+            self._recorder.note_decision(passage, principal, query, denial)
             raise
-        self._recorder.note_decision(passage, principal, permit)
+        self._recorder.note_decision(passage, principal, query, permit)
         return permit
 
     def _reauthorize(

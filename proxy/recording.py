@@ -6,12 +6,16 @@ the denials for the audit and the use of rights for whoever narrows keys. Nothin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
 
 from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.challenges import Dialect
 from proxy.clock import Clock
+from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
 from proxy.errors import DeniedError, Reason
 from proxy.identity import KeyId, Principal
@@ -27,6 +31,7 @@ log = get_logger("decision")
 
 PLAIN = Dialect(json_rpc=False)
 MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
+UNDECIDED: Final[Mapping[str, object]] = MappingProxyType({"rule": None})
 UNSERVED = frozenset({Reason.ROUTE_UNKNOWN, Reason.METHOD_NOT_ALLOWED})
 
 
@@ -52,6 +57,7 @@ class Passage:
     session: tuple[str, bytes] | None = None
     message_target: str | None = field(default=None, repr=False)
     dialect: Dialect = field(default=PLAIN)
+    decision: Mapping[str, object] = field(default_factory=lambda: UNDECIDED, repr=False)  # what its line says of it
 
 
 class Recorder:
@@ -63,20 +69,39 @@ class Recorder:
         self._audit = audit
         self._metrics = metrics
         self._clock = clock
+        self._rights = RightsLog()
         self._log = log.bind()  # once: a lazy logger is assembled anew for every line
 
     def start(self, http: str, request_id: str) -> Passage:
         """The blank page for a request that has just come in."""
         return Passage(request_id, self._clock.boot(), http, self._live.enforced.revision)
 
-    def note_decision(self, passage: Passage, principal: Principal, decided: Permit | DeniedError) -> None:
+    def note_decision(
+        self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError
+    ) -> None:
         """The policy in force has spoken. Must be called in the same step."""
+        self._keep_decision(passage, principal, query, decided)
         if isinstance(decided, Permit):
             self._usage.count(principal.key_id, decided.rule, decided.scopes, allowed=True)
         else:
             self._note_denial(passage, principal, decided)
         if self._live.candidate is not None:
             self._compare(passage, principal, allowed=isinstance(decided, Permit))
+
+    def _keep_decision(
+        self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError
+    ) -> None:
+        """For the line, so that `policy replay` can decide it again."""
+        match, target, message = passage.match, passage.target, passage.message
+        assert match is not None
+        assert target is not None
+        if message is not None and message.method is None:  # an answer to the server asks for nothing
+            passage.decision = {"rule": decided.rule} if isinstance(decided, Permit) else UNDECIDED
+            return
+        digest, rights = self._rights.note(principal, self._clock.boot())
+        if rights is not None:
+            self._log.info("rights", **rights)
+        passage.decision = form_decision(match, target.path, message, query, decided, digest)
 
     def _note_denial(self, passage: Passage, principal: Principal, denial: DeniedError) -> None:
         explained = denial.data or {}
@@ -126,7 +151,7 @@ class Recorder:
             flip = candidate.find_new_route(passage.http, passage.target.path)
             if flip is not None:
                 self._tell_flip(passage, flip)
-        message, permit = passage.message, passage.permit
+        message = passage.message
         self._log.info(
             "request",
             request_id=passage.request_id,
@@ -137,8 +162,8 @@ class Recorder:
             rpc=message.method if message else None,
             name=_get_name(message),
             key_id=passage.key_id,
-            rule=permit.rule if permit else None,
             policy=passage.policy,
+            **passage.decision,
             ms=round((self._clock.boot() - passage.started) * 1000, 1),
         )
 

@@ -28,7 +28,7 @@ OWNERS = {
     },
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
-    "cachetools": {"assertions.py", "memory.py", "session_store.py"},
+    "cachetools": {"decision_records.py", "assertions.py", "memory.py", "session_store.py"},
     "cryptography": {"assertions.py", "sealing.py"},
     "httptools": {"upstream_answer.py"},
     "prometheus_client": {"metrics.py"},
@@ -85,6 +85,7 @@ TESTED_BY = {
     "recording.py": "tests/journeys/test_policy_edits.py",
     # The policy is tested as the language it is, not room by room.
     "policy/questions.py": "tests/policy/test_explanations.py",
+    "policy/recorded_fields.py": "tests/policy/test_replays.py",
     "policy/mutants.py": "tests/policy/test_cases.py",
     "policy/build.py": "tests/policy/test_language.py",
     "policy/compiled.py": "tests/policy/test_decisions.py",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import SecretStr
@@ -19,6 +21,26 @@ from proxy.settings import Settings, load_settings
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="The configuration file. Default: the shipped gateway.yaml.", show_default=False),
+]
+_AGO: Final = re.compile(r"(\d{1,4})([mhd])", re.ASCII)
+_UNITS: Final = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+def read_since(text: str) -> datetime:
+    """`30m`, `24h`, `7d` ago, or an ISO date or time (UTC unless it says otherwise)."""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("neither like 30m, 24h or 7d, nor an ISO date or time") from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(parser=read_since, metavar="WHEN", help="Nothing older: 30m, 24h, 7d, or an ISO date or time (UTC)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
 

@@ -7,6 +7,7 @@ import typer
 from proxy.cli.policy_check import check_policy_file
 from proxy.cli.policy_diff import diff_policies
 from proxy.cli.policy_explain import explain_policy
+from proxy.cli.policy_replay import replay_log
 from proxy.cli.policy_suggest import suggest_scopes
 from proxy.cli.policy_test import run_policy_tests
 
@@ -17,6 +18,7 @@ app.command("check")(check_policy_file)
 app.command("diff")(diff_policies)
 app.command("test")(run_policy_tests)
 app.command("explain")(explain_policy)
+app.command("replay")(replay_log)
 app.command("suggest")(suggest_scopes)
 
 
@@ -25,6 +27,6 @@ def describe() -> None:
     """Check, compare, test and explain the policy.
 
     In the order of an edit: `check` reads the file and says what is wrong or odd, `diff` tells what it opens and
-    closes, `test` holds it to its own tests. Then `explain` says why a request is allowed or denied, `suggest` how
-    little a key could do with.
+    closes, `test` holds it to its own tests. `replay` tries it on what a log says was decided. Then `explain` says
+    why a request is allowed or denied, `suggest` how little a key could do with.
     """

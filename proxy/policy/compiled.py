@@ -38,7 +38,7 @@ URI_METHODS: Final = ("resources/read", "resources/subscribe", "resources/unsubs
 NAMED_METHODS: Final = frozenset(("tools/call", "prompts/get", *URI_METHODS))
 
 # The members of params that are read here, whose case variants are refused like those of arguments.
-_READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
+READ_LEVELS: Final[Mapping[str, tuple[ReadLevel, ...]]] = {
     **dict.fromkeys(("tools/call", "prompts/get"), get_read_levels([("name",), ("arguments",)])),
     **dict.fromkeys(URI_METHODS, get_read_levels([("uri",)])),
     "completion/complete": get_read_levels(
@@ -105,7 +105,7 @@ class RuleTable:
         return rule is not None and rule.lists_tools is not None
 
     def judge_message(self, method: str, params: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Decision:
-        for level in _READ_LEVELS.get(method, ()):
+        for level in READ_LEVELS.get(method, ()):
             variant = level.find_variant(params)
             if variant is not None:
                 return Denied(

@@ -46,12 +46,12 @@ async def test_the_shipped_policy_is_checked_by_default(aegis: Command, policy: 
     path = find_shipped("policy.yaml")
     assert plain.code == 0
     assert plain.stderr.startswith(f"ok {path}: revision {policy.revision}, ")
-    assert "presets read-only, execution, developer, full-access, " in plain.stderr
+    assert plain.stderr.endswith("presets read-only, execution, developer, full-access\n")
     assert (machine.code, machine.json["faults"]) == (0, [])
     assert machine.json["file"] == str(path)
     assert machine.json["revision"] == policy.revision
     assert machine.json["presets"] == list(policy.presets)
-    assert plain.stderr.endswith(f", {len(machine.json['notes'])} notes\n")
+    assert f" {len(machine.json['notes'])} notes, " in plain.stderr
 
 
 async def test_a_policy_with_faults_is_refused_with_each_of_them(aegis: Command, tmp_path: Path) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import typer
 
-from proxy.cli.context import find_database_url, get_actor, get_postgres_directory, open_database, with_database
+from proxy.cli.context import (
+    find_database_url,
+    get_actor,
+    get_postgres_directory,
+    open_database,
+    read_since,
+    with_database,
+)
 from proxy.embedded_postgres import run_embedded_postgres
 from proxy.errors import ConfigError
 from proxy.settings import load_settings
@@ -56,3 +65,24 @@ def test_another_database_replaces_both_addresses_and_stays_out_of_sight() -> No
 def test_the_actor_is_who_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     assert get_actor() == "cli:ada"
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"), [("30m", timedelta(minutes=30)), ("24h", timedelta(hours=24)), ("7d", timedelta(days=7))]
+)
+def test_a_moment_is_told_by_how_long_ago_it_was(text: str, ago: timedelta) -> None:
+    before = datetime.now(UTC)
+    assert before - ago <= read_since(text) <= datetime.now(UTC) - ago
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-24", "2026-11-24T00:00", "2026-11-24T00:00:00Z", "2026-11-24T02:00:00+02:00"]
+)
+def test_a_moment_is_told_by_its_date(text: str) -> None:
+    assert read_since(text) == datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-1h", "99999d", "24 h", "١h"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        read_since(text)
