@@ -36,7 +36,7 @@ def form_decision(
     decided: Permit | DeniedError,
     rights: str,
 ) -> dict[str, object]:
-    """The members of a decision line. `rights`: the digest of the key's. Takes 6 µs (measured, a call with one field)."""
+    """Members of a decision line. `rights`: the digest of the key's. Takes 6 µs (measured, a call with one field)."""
     members: dict[str, object] = {
         "path": path if len(path) <= MAX_TEXT else None,
         "fields": _record(match, message, query),
