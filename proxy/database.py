@@ -41,6 +41,8 @@ def describe_failure(error: BaseException) -> str:
     """What went wrong, without the URL or anything else that may hold a password."""
     if isinstance(error, asyncpg.PostgresError):  # whose text would go on with DETAIL, which quotes whole rows
         return f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    if isinstance(error, asyncpg.InternalClientError):  # asked after the server's goodbye was read, before its close
+        return f"the connection was ended by the server, or is out of step: {error}"
     return str(error).strip() or type(error).__name__
 
 

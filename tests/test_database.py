@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.database import Connection, Database, connect, describe_place, list_migrations, migrate
+from proxy.database import Connection, Database, connect, describe_failure, describe_place, list_migrations, migrate
 from proxy.errors import DatabaseError
 from tests.faults.relay import Relay, run_relay
 from tests.staging import GUARD_SECONDS
@@ -85,6 +85,11 @@ async def test_the_text_of_an_error_quotes_no_row(small: Database) -> None:
         await small.fetch("INSERT INTO owners (tenant_id, issuer, subject, tier) VALUES ('', 'x', 'canary', 'x')")
     assert "owners_tenant_id_check" in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+def test_a_question_between_the_server_s_goodbye_and_its_close_says_what_happened() -> None:
+    error = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+    assert describe_failure(error).startswith("the connection was ended by the server")
 
 
 async def test_a_transaction_commits_what_its_work_did(small: Database) -> None:

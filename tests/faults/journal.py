@@ -216,7 +216,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision line; `at` is when it was read. `rule` is None for what was not let in."""
+    """One decision line; `at` is when it was read. `rule` is the one that let it in, None for what was not let in."""
 
     at: float
     proxy: str
@@ -305,7 +305,7 @@ def parse_proxy_line(line: bytes, *, proxy: str, at: float) -> Event | None:
             said["request_id"],
             said["outcome"],
             said["status"],
-            said.get("rule"),
+            None if said.get("decision") == "denied" else said.get("rule"),
             said.get("key_id"),
             said.get("name"),
         )

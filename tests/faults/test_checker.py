@@ -336,9 +336,11 @@ def test_bytes_give_away_their_nonces_their_stamp_and_their_reason() -> None:
 def test_lines_of_a_log_become_events() -> None:
     request = (
         b'{"room":"decision","event":"request","level":"info","request_id":"r","outcome":"forwarded","status":200,'
-        b'"rule":"a rule","key_id":"k","name":"t"}'
+        b'"decision":"allowed","rule":"a rule","key_id":"k","name":"t"}'
     )
     assert parse_proxy_line(request, proxy=ONE, at=1) == Decision(1, ONE, "r", "forwarded", 200, "a rule", "k", "t")
+    denied = request.replace(b'"allowed"', b'"denied"').replace(b'"forwarded"', b'"message_denied"')
+    assert parse_proxy_line(denied, proxy=ONE, at=1) == Decision(1, ONE, "r", "message_denied", 200, None, "k", "t")
     assert parse_proxy_line(b'{"event":"listening","level":"info"}', proxy=ONE, at=1) is None
     broken_line = b'{"event":"check_failed","level":"error"}'
     assert parse_proxy_line(broken_line, proxy=ONE, at=1) == Complained(1, ONE, "check_failed", broken_line.decode())
