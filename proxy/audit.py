@@ -1,8 +1,8 @@
-"""Denials, for the audit: who was refused what, by which rule, and how often.  [io]
+"""What requests leave in the audit: denials, and what an owner should hear about a key; each with how often.  [io]
 
-In go denials, one synchronous call for each; out go rows of `audit_events`, in batches. The same denial again only adds
-to its count, and a key that is denied many different things fills its share and no more: what is beyond is counted.
-Nothing of a request is written but what its denial says. Changes of keys are audited by `keys/store`, in their own
+In go denials and events, one synchronous call for each; out go rows of `audit_events`, in batches. The same again only
+adds to its row's count, and a key with much to tell fills its share and no more: what is beyond is counted. Nothing of
+a request is written but what its denial or event says. Changes of keys are audited by `keys/store`, in their own
 transactions.
 """
 
@@ -24,39 +24,46 @@ from proxy.policy.scopes import show
 
 log = get_logger("audit")
 
-MAX_ROWS: Final = 200  # of one flush: at one every 10 s at most 1.7 million a day, and only while someone attacks
-MAX_ROWS_OF_KEY: Final = 20
-MAX_KEYS: Final = 1_000  # of which the rest is counted: with the rows above less than one batch of `flushing`
+DENIED: Final = "request.denied"
+# Of one flush and action, so that a flood of denials leaves room for what alarms: at one every 10 s at most 1.7 million
+# a day, and only while someone attacks.
+MAX_ROWS: Final = 200
+MAX_ROWS_OF_KEY: Final = 20  # again of each action
+MAX_BEYOND: Final = 1_000  # keys, and actions, of which the rest is counted
 MAX_LISTED: Final = 20  # scopes of one row: a request may need as many as it names resources
 MAX_WHY: Final = 1_000  # characters
 WRITE = """
 INSERT INTO audit_events (at, actor, action, key_id, owner_id, after)
-SELECT to_timestamp(d.last_at), 'proxy:' || $1::uuid, 'request.denied', d.key_id, d.owner_id, d.after
-  FROM fresh, jsonb_to_recordset($4::jsonb) AS d (last_at float8, key_id text, owner_id uuid, after jsonb)
+SELECT to_timestamp(d.last_at), 'proxy:' || $1::uuid, d.action, d.key_id, d.owner_id, d.after
+  FROM fresh, jsonb_to_recordset($4::jsonb) AS d (last_at float8, action text, key_id text, owner_id uuid, after jsonb)
  ORDER BY d.last_at
 """
 
 
 @dataclass(slots=True)
-class _Denials:
-    """One row: what is the same of them, and what is counted."""
+class _Row:
+    """What is the same each time, and what is counted."""
 
+    action: str
     key_id: KeyId
     said: Mapping[str, object]
-    owner_id: OwnerId
-    request_id: str
-    last_at: float
+    owner_id: OwnerId | None = None
+    request_id: str = ""
+    last_at: float = 0.0
     count: int = 0
 
     def form(self) -> dict[str, object]:
         after = {"count": self.count, **self.said, "request_id": self.request_id}
-        return {"last_at": self.last_at, "key_id": self.key_id, "owner_id": self.owner_id, "after": after}
+        return {
+            "last_at": self.last_at, "action": self.action, "key_id": self.key_id, "owner_id": self.owner_id,
+            "after": after,
+        }  # fmt: skip
 
 
 class Audit:
-    """One instance per process. `run` it beside everything else, and `aclose` it when nobody is refused any more.
+    """One instance per process. `run` it beside everything else, and `aclose` it when no request is under way any more.
 
-    `count_dropped` is told of denials that are written nowhere.
+    `count_dropped` is told of what is written nowhere.
     """
 
     def __init__(
@@ -72,11 +79,11 @@ class Audit:
         self._clock = clock
         self._count_dropped = count_dropped
         self._dropped = 0
-        self._denials: dict[tuple[object, ...], _Denials] = {}
-        self._rows_of: Counter[KeyId] = Counter()
-        self._beyond: dict[KeyId, _Denials] = {}
+        self._rows: dict[tuple[object, ...], _Row] = {}
+        self._rows_of: Counter[str | tuple[str, KeyId]] = Counter()  # an action, and a key in it
+        self._beyond: dict[tuple[str, KeyId], _Row] = {}
         flushing = Flushing(
-            database, self._take, write=WRITE, instance=instance, subject="denials", flush_seconds=flush_seconds,
+            database, self._take, write=WRITE, instance=instance, subject="audit", flush_seconds=flush_seconds,
             write_seconds=write_seconds,
         )  # fmt: skip
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
@@ -84,33 +91,50 @@ class Audit:
     def note_denial(self, key_id: KeyId, owner_id: OwnerId, denial: DeniedError, request_id: str) -> None:
         """Remember it until the next flush; waits for nothing. `denial.data`: what `explanations.form_denial` made."""
         why = show(denial.detail, MAX_WHY)  # names what was asked for, and all that is missing
-        subject = (key_id, denial.reason, (denial.data or {}).get("rule"), why)
-        now = self._clock.wall()
-        noted = self._denials.get(subject)
-        if noted is None and len(self._denials) < MAX_ROWS and self._rows_of[key_id] < MAX_ROWS_OF_KEY:
-            noted = self._denials[subject] = _Denials(key_id, _form_said(denial, why), owner_id, request_id, now)
-            self._rows_of[key_id] += 1
-        if noted is None:
-            noted = self._find_beyond(key_id, owner_id, request_id, now)
-        noted.count += 1
-        noted.owner_id, noted.request_id, noted.last_at = owner_id, request_id, now
+        subject = (denial.reason, (denial.data or {}).get("rule"), why)
+        self._note(DENIED, key_id, subject, lambda: _form_said(denial, why), owner_id, request_id)
 
-    def _find_beyond(self, key_id: KeyId, owner_id: OwnerId, request_id: str, now: float) -> _Denials:
-        """The row that only counts what else this key was denied. The oldest such row gives way."""
-        noted = self._beyond.get(key_id)
-        if noted is None:
-            if len(self._beyond) >= MAX_KEYS:
+    def note_event(
+        self, action: str, key_id: KeyId, owner_id: OwnerId | None, said: Mapping[str, str | int], request_id: str
+    ) -> None:
+        """Remember something else that a request showed about its key, until the next flush; waits for nothing.
+
+        `action`: one of a few constants, such as `key.exposed`. `said`: what tells one from another, and never a
+        secret; what came with the request is shortened and made printable here.
+        """
+        shown = {name: show(value, MAX_WHY) if isinstance(value, str) else value for name, value in said.items()}
+        self._note(action, key_id, tuple(shown.items()), lambda: shown, owner_id, request_id)
+
+    def _note(
+        self, action: str, key_id: KeyId, subject: tuple[object, ...], form_said: Callable[[], Mapping[str, object]],
+        owner_id: OwnerId | None, request_id: str,
+    ) -> None:  # fmt: skip
+        """Count it in its row. `subject`: what the same has in common, beside action and key."""
+        row = self._rows.get((action, key_id, *subject))
+        if row is None and self._rows_of[action] < MAX_ROWS and self._rows_of[action, key_id] < MAX_ROWS_OF_KEY:
+            row = self._rows[action, key_id, *subject] = _Row(action, key_id, form_said())
+            self._rows_of.update((action, (action, key_id)))
+        if row is None:
+            row = self._find_beyond(action, key_id)
+        row.count += 1
+        row.owner_id, row.request_id, row.last_at = owner_id, request_id, self._clock.wall()
+
+    def _find_beyond(self, action: str, key_id: KeyId) -> _Row:
+        """The row that only counts what else of this kind there is about the key. The oldest such row gives way."""
+        row = self._beyond.get((action, key_id))
+        if row is None:
+            if len(self._beyond) >= MAX_BEYOND:
                 oldest = self._beyond.pop(next(iter(self._beyond)))
                 self._dropped += oldest.count
                 self._count_dropped(oldest.count)
-            noted = self._beyond[key_id] = _Denials(key_id, {"and_more": True}, owner_id, request_id, now)
-        return noted
+            row = self._beyond[action, key_id] = _Row(action, key_id, {"and_more": True})
+        return row
 
     def _take(self, _limit: int) -> Rows:
-        rows = [denials.form() for denials in (*self._denials.values(), *self._beyond.values())]
-        self._denials, self._rows_of, self._beyond = {}, Counter(), {}
+        rows = [row.form() for row in (*self._rows.values(), *self._beyond.values())]
+        self._rows, self._rows_of, self._beyond = {}, Counter(), {}
         if self._dropped:
-            log.warning("denials_dropped", count=self._dropped)
+            log.warning("audit_dropped", count=self._dropped)
             self._dropped = 0
         return rows
 

@@ -1,7 +1,8 @@
 """What was gathered in memory goes to the database now and then, each batch exactly once.  [io]
 
 In go rows, taken from whoever gathers them, and the statement that writes them; out comes nothing but the writing. What
-the rows are about is not known here.
+the rows are about is not known here; whatever in them looks like a credential is blotted out, as in the log: clients
+choose names of things, and their own.
 
 A batch that failed may have been committed all the same, when only the answer was lost. So it is kept as it is, and
 written again under its number, which the database remembers in the same transaction: what is in already is not written
@@ -20,7 +21,7 @@ import orjson
 
 from proxy.database import Database
 from proxy.errors import DatabaseError
-from proxy.logs import get_logger
+from proxy.logs import blot, get_logger, has_signs
 
 log = get_logger("flushing")
 
@@ -92,7 +93,7 @@ class Flushing:
                     if not rows:
                         break
                     self._number += 1
-                    self._batch = orjson.dumps(rows).decode()
+                    self._batch = _form_batch(rows)
                 if not await self._write(self._batch):
                     return False
                 self._batch = None
@@ -129,3 +130,11 @@ class Flushing:
                         return
                     await asyncio.sleep(RETRY_SECONDS)
         log.error("flush_given_up", subject=self._subject, number=self._number)
+
+
+def _form_batch(rows: Rows) -> str:
+    """Most hold nothing to blot out, which one search tells (1.5 ms for 2,000 rows with it; in each, 6)."""
+    whole = orjson.dumps(rows)
+    if has_signs(whole):
+        whole = b"[" + b",".join(blot(orjson.dumps(row)) for row in rows) + b"]"
+    return whole.decode()

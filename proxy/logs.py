@@ -87,11 +87,21 @@ def render(logger: object, method: str, event: EventDict) -> bytes:
         line = orjson.dumps(
             {"event": "line_too_long", "bytes": len(line), "begins": line[:1000].decode("utf-8", "replace")}
         )
+    return blot(line)
+
+
+def blot(line: bytes) -> bytes:
+    """Finished JSON without whatever in it looks like a credential."""
+    return CREDENTIAL.sub(_blot_out, line) if has_signs(line) else line
+
+
+def has_signs(line: bytes) -> bool:
+    """Whether there may be anything to blot out."""
     lowered = line.lower()
-    return CREDENTIAL.sub(blot, line) if any(sign in lowered for sign in SIGNS) else line
+    return any(sign in lowered for sign in SIGNS)
 
 
-def blot(match: re.Match[bytes]) -> bytes:
+def _blot_out(match: re.Match[bytes]) -> bytes:
     if match.lastgroup == "control":
         return b"\\u%04x" % ord(match["control"].decode())
     return match[match.lastgroup or 0] + "…".encode()

@@ -88,7 +88,9 @@ class Metrics:
             "aegis_upstream_connections", "Connections to an upstream", ["upstream", "state"], registry=registry
         )
 
-        self.audit_dropped = Counter("aegis_audit_dropped", "Denials that are missing in the audit", registry=registry)
+        self.audit_dropped = Counter(
+            "aegis_audit_dropped", "Denials and events that are missing in the audit", registry=registry
+        )
         self.usage_dropped = Counter(
             "aegis_usage_dropped", "Decisions that are missing in the usage of keys", registry=registry
         )

@@ -1,4 +1,4 @@
-"""Denials in the audit: the same ones in one row, many different ones within bounds, and none of them waited for."""
+"""Denials and events in the audit: the same in one row, many different ones within bounds, none of them waited for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from proxy.audit import MAX_KEYS, MAX_LISTED, MAX_ROWS, MAX_ROWS_OF_KEY, Audit
+from proxy.audit import MAX_BEYOND, MAX_LISTED, MAX_ROWS, MAX_ROWS_OF_KEY, Audit
 from proxy.database import Database
 from proxy.errors import DeniedError, Reason
 from proxy.identity import KeyId, OwnerId
@@ -124,30 +124,73 @@ async def test_many_keys_fill_so_many_rows_and_the_oldest_counts_give_way(databa
     configure_logging("warning", heard)
     dropped: list[int] = []
     audit = form_audit(database, count_dropped=dropped.append)
-    for number in range(MAX_ROWS + MAX_KEYS + 3):
+    for number in range(MAX_ROWS + MAX_BEYOND + 3):
         audit.note_denial(form_key_id(number), ADA, deny(), "r")
     audit.note_denial(form_key_id(0), ADA, deny(), "r")
     assert dropped == [1, 1, 1]
     await audit.flush()
     events = await read_events(database)
-    assert len(events) == MAX_ROWS + MAX_KEYS
-    assert sum(event["after"]["count"] for event in events) == MAX_ROWS + MAX_KEYS + 1
-    assert b'"event":"denials_dropped"' in heard.getvalue()
+    assert len(events) == MAX_ROWS + MAX_BEYOND
+    assert sum(event["after"]["count"] for event in events) == MAX_ROWS + MAX_BEYOND + 1
+    assert b'"event":"audit_dropped"' in heard.getvalue()
+
+
+async def test_an_event_says_what_it_is_and_the_same_again_only_counts(database: Database) -> None:
+    clock = ManualClock(wall=datetime(2026, 11, 29, tzinfo=UTC).timestamp())
+    audit = form_audit(database, clock)
+    for number, address in enumerate(("192.0.2.1", "192.0.2.1", "192.0.2.2")):
+        audit.note_event("key.new_address", KEY, ADA, {"address": address}, f"request-{number}")
+        clock.advance(1)
+    audit.note_event("secret.replayed", KEY, None, {"address": "192.0.2.2", "secret_version": 1}, "request-3")
+    await audit.flush()
+    events = await read_events(database)
+    assert [(event["action"], event["owner_id"], event["after"]) for event in events] == [
+        ("key.new_address", ADA, {"count": 2, "address": "192.0.2.1", "request_id": "request-1"}),
+        ("key.new_address", ADA, {"count": 1, "address": "192.0.2.2", "request_id": "request-2"}),
+        (
+            "secret.replayed",
+            None,
+            {"count": 1, "address": "192.0.2.2", "secret_version": 1, "request_id": "request-3"},
+        ),
+    ]
+    assert {(event["actor"], event["key_id"], event["before"]) for event in events} == {
+        (f"proxy:{INSTANCE}", KEY, None)
+    }
+
+
+async def test_a_flood_of_denials_leaves_events_their_room(database: Database) -> None:
+    audit = form_audit(database)
+    for number in range(2 * MAX_ROWS):
+        audit.note_denial(form_key_id(number), ADA, deny(), "r")
+    for number in range(MAX_ROWS_OF_KEY + 5):
+        audit.note_event("key.new_address", KEY, ADA, {"address": f"192.0.2.{number}"}, f"request-{number}")
+    await audit.flush()
+    events = [event for event in await read_events(database) if event["action"] == "key.new_address"]
+    assert [event["after"].get("address") for event in events] == [
+        *(f"192.0.2.{number}" for number in range(MAX_ROWS_OF_KEY)), None
+    ]  # fmt: skip
+    assert events[-1]["after"] == {
+        "count": 5,
+        "and_more": True,
+        "request_id": f"request-{MAX_ROWS_OF_KEY + 4}",
+    }
 
 
 async def test_nothing_a_client_sends_makes_a_row_that_cannot_be_written(database: Database) -> None:
     audit = form_audit(database)
     for text in ("\x00", "\ud800", "\x1b[2J", "\u202e", "x" * 100_000):
         audit.note_denial(KEY, ADA, deny(f"workflow:run:{text}"), "r")
+        audit.note_event("key.exposed", KEY, ADA, {"where": text}, "r")
     many = tuple(f"volume:read:{number}" for number in range(10_000))
     denied = Denied("listen", f"needs {' '.join(many)}", many, many)
     audit.note_denial(KEY, ADA, DeniedError(Reason.MESSAGE_DENIED, denied.why, data=form_denial(denied, GRANTS)), "r")
     assert await audit.flush()
     events = await read_events(database)
-    assert len(events) == 6
-    assert len(events[5]["after"]["missing"]) == MAX_LISTED
+    assert len(events) == 11
+    assert len(events[10]["after"]["missing"]) == MAX_LISTED
     assert all(len(json.dumps(event["after"])) < 10_000 for event in events)
-    assert all(event["after"]["why"].isprintable() for event in events)
+    said = [event["after"]["where" if event["action"] == "key.exposed" else "why"] for event in events]
+    assert all(text.isprintable() for text in said)
 
 
 async def test_what_else_the_key_holds_is_not_repeated(database: Database) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.database import Database
 from proxy.flushing import FRESH, MAX_ROWS, Flushing, Rows
+from proxy.keys.minting import draw_token
 from proxy.logs import configure_logging
 from tests.faults.relay import Relay, run_relay
 from tests.staging import GUARD_SECONDS
@@ -103,6 +104,14 @@ async def test_what_was_gathered_is_written_once(database: Database) -> None:
 async def test_nothing_gathered_writes_nothing(database: Database) -> None:
     assert await form_flushing(database, Basket()).flush()
     assert await database.fetch("SELECT FROM flushes") == []
+
+
+async def test_what_looks_like_a_credential_is_not_written(database: Database) -> None:
+    token = draw_token().text
+    flushing = form_flushing(database, Basket("agent/1.0", token, f"Bearer {token}", "the \\ end"))
+    assert await flushing.flush()
+    words = [row["word"] for row in await database.fetch("SELECT word FROM written")]
+    assert words == ["agent/1.0", f"{token[:19]}…", "Bearer …", "the \\ end"]
 
 
 async def test_more_than_a_batch_is_written_in_several(database: Database) -> None:
