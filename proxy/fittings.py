@@ -213,6 +213,7 @@ def form_door_rules(settings: Settings, signing_keys: SigningKeys | None) -> Doo
     return DoorRules(
         allowed_hosts=frozenset(str(host).lower() for host in hosts),
         allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
+        trusted_proxies=server.trusted_proxies,
         realm=server.realm,
         discovery=Discovery(server.public_url, server.authorization_servers) if server.public_url else NOTHING,
         bodies=form_body_limits(settings),

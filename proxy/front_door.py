@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.authorization import Permit, admit, authorize
 from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
+from proxy.client_address import Network, find_client_address
 from proxy.client_response import check_unanswered
 from proxy.clock import Clock
 from proxy.credentials import PresentedCredential, parse_credential
@@ -70,6 +71,7 @@ class DoorRules:
 
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
+    trusted_proxies: Collection[Network]
     realm: str
     discovery: Discovery
     bodies: BodyLimits
@@ -138,6 +140,7 @@ class FrontDoor:
         return response
 
     async def _walk(self, request: web.BaseRequest, passage: Passage) -> web.StreamResponse:
+        passage.address = find_client_address(request.remote, request.headers, self._rules.trusted_proxies)
         target = passage.target = self._find_target(request)
         published = await self._find_published(target) if request.method == "GET" else None
         if published is not None:

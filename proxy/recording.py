@@ -14,6 +14,7 @@ from typing import Final
 from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.challenges import Dialect
+from proxy.client_address import ClientAddress
 from proxy.clock import Clock
 from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
@@ -47,6 +48,7 @@ class Passage:
     started: float
     http: str
     policy: str  # the revision that decides
+    address: ClientAddress | None = None  # None: a Unix socket, or not known yet
     target: Target | None = field(default=None, repr=False)
     match: RouteMatch | None = None
     key_id: KeyId | None = None

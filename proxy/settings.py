@@ -35,6 +35,7 @@ from proxy.settings_shapes import (
     KiB,
     ListenAddress,
     MiB,
+    ProxyNetwork,
     PublicUrl,
     Realm,
     Seconds,
@@ -221,6 +222,9 @@ class ServerSettings(Section):
     drain_seconds: Seconds = Field(10.0, ge=0, le=600, description="time for running calls at shutdown")
     allowed_hosts: tuple[HostName, ...] | None = Field(None, description="Host names we answer to")
     allowed_origins: tuple[WebOrigin, ...] = Field((), description="web pages that may call us")
+    trusted_proxies: tuple[ProxyNetwork, ...] = Field(
+        (), max_length=64, description="proxies in front of us, whose X-Forwarded-For is believed"
+    )
     public_url: PublicUrl | None = Field(None, description="how clients write our address")
     authorization_servers: tuple[PublicUrl, ...] = Field((), description="whose access tokens are keys of ours")
     realm: Realm = Field("aegis", description="the realm named in WWW-Authenticate")

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from proxy.client_address import Network, parse_network
 from proxy.upstream_address import UpstreamAddress, parse_upstream_address
 
 HOST: Final = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)"
@@ -87,6 +88,17 @@ def parse_upstream_url(value: object) -> UpstreamAddress:
         raise unusable("this is not the address of an upstream", str(error)) from None
 
 
+def parse_proxy_network(value: object) -> Network:
+    try:
+        network = parse_network(value)
+    except ValueError:
+        mend = "write an address or a CIDR without bits beyond its prefix, such as 10.0.0.7 or 10.0.0.0/8"
+        raise unusable("this is not the network of a proxy", mend) from None
+    if not network.prefixlen:
+        raise unusable("this trusts everybody to say where they come from", "name the proxies in front of this one")
+    return network
+
+
 def write_upstream_url(address: UpstreamAddress) -> str:
     return f"{address.scheme}://{address.authority}{address.base_path}"
 
@@ -110,6 +122,9 @@ UpstreamUrl = Annotated[
     PlainValidator(parse_upstream_url),
     PlainSerializer(write_upstream_url),
     WithJsonSchema({"type": "string", "format": "uri"}),
+]
+ProxyNetwork = Annotated[
+    Network, PlainValidator(parse_proxy_network), PlainSerializer(str), WithJsonSchema({"type": "string"})
 ]
 HostName = Annotated[
     str, StringConstraints(to_lower=True, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?$")

@@ -215,6 +215,9 @@ def test_a_number_out_of_range_is_repeated_with_its_range(tmp_path: Path) -> Non
         "server: {realm: 'a\"b'}",
         "server: {allowed_origins: ['https://h/path']}",
         "server: {allowed_hosts: ['h/path']}",
+        "server: {trusted_proxies: [proxy.example.com]}",
+        "server: {trusted_proxies: [10.0.0.1/8]}",
+        "server: {trusted_proxies: ['::/0']}",
         "listen: null",
         "database: 5",
         "ops_listen: 127.0.0.1:8080",
@@ -252,6 +255,12 @@ def test_a_contradiction_is_told_at_the_setting_that_was_written(tmp_path: Path)
     assert only_fault(tmp_path, "revocation:\n  lease_seconds: 3\n  heartbeat_seconds: 1.7").line == 2
     assert only_fault(tmp_path, "revocation:\n  grace_seconds: 3\n  heartbeat_seconds: 1.7").line == 3
     assert only_fault(tmp_path, "revocation:\n  lease_seconds: 0.99\n  heartbeat_seconds: 0.1\n").line == 1
+
+
+def test_trusted_proxies_are_networks_and_an_ipv4_one_stays_one_inside_ipv6(tmp_path: Path) -> None:
+    settings = load(tmp_path, "server: {trusted_proxies: [10.0.0.7, '::ffff:10.1.0.0/112', 'fd00::/8']}")
+    assert [str(network) for network in settings.server.trusted_proxies] == ["10.0.0.7/32", "10.1.0.0/16", "fd00::/8"]
+    assert load(tmp_path, "").server.trusted_proxies == ()
 
 
 def test_two_listeners_may_both_ask_for_any_free_port(tmp_path: Path) -> None:

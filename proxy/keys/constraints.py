@@ -8,31 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from proxy.client_address import ClientAddress, Network, is_within, parse_network
+
 MAX_SOURCES: Final = 64
-MAPPED: Final = IPv6Network("::ffff:0:0/96")
-Network = IPv4Network | IPv6Network
 
-
-def _parse_network(value: object) -> Network:
-    """An address or CIDR. An IPv4-mapped one is the IPv4 one: sockets report either, as they are configured."""
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("an address or a CIDR, such as 10.0.0.0/8")
-    network = ip_network(value)  # refuses bits beyond the prefix: 10.0.0.1/8 is a slip
-    if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
-        mapped = network.network_address.ipv4_mapped
-        assert mapped is not None
-        return IPv4Network((mapped, network.prefixlen - 96))
-    return network
-
-
-Source = Annotated[Network, BeforeValidator(_parse_network), PlainSerializer(str, return_type=str)]
+Source = Annotated[Network, BeforeValidator(parse_network), PlainSerializer(str, return_type=str)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -75,14 +60,11 @@ class Constraints(BaseModel):
         if self.sources is None:
             return True
         theirs = other.sources
-        return theirs is not None and all(any(_is_within(one, mine) for mine in self.sources) for one in theirs)
+        return theirs is not None and all(any(_is_inside(one, mine) for mine in self.sources) for one in theirs)
 
-    def admits(self, address: str) -> bool:
-        """Whether a request may come from this address. What is no address comes from nowhere that is allowed."""
-        if self.sources is None:
-            return True
-        parsed = _parse_address(address)
-        return parsed is not None and any(parsed in source for source in self.sources)
+    def admits(self, address: ClientAddress | None) -> bool:
+        """Whether a request may come from this address. What has none comes from nowhere that is allowed."""
+        return self.sources is None or (address is not None and is_within(address, self.sources))
 
     def form(self) -> dict[str, Any]:
         """As it is stored and shown: only what constrains."""
@@ -103,16 +85,7 @@ def parse_constraints(value: object) -> Constraints:
         raise ValueError("; ".join(faults)) from None
 
 
-def _is_within(inner: Network, outer: Network) -> bool:
+def _is_inside(inner: Network, outer: Network) -> bool:
     if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
         return inner.subnet_of(outer)
     return isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network) and inner.subnet_of(outer)
-
-
-def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from proxy.client_address import Network
 from proxy.errors import ProxyError
 from proxy.identity import KeyId, Owner, OwnerId
-from proxy.keys.constraints import Constraints, Network
+from proxy.keys.constraints import Constraints
 from proxy.keys.record import KeyRecord, OwnerRecord
 from proxy.policy import Policy
 from proxy.policy.scopes import EVERYTHING, covers, intersect, show, simplify, split_scope

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.client_address import parse_client_address
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 
 FAULTS = {
@@ -41,12 +42,13 @@ def test_only_what_constrains_is_stored() -> None:
 def test_an_address_mapped_into_ipv6_is_the_ipv4_one() -> None:
     constraints = parse_constraints({"sources": ["::ffff:10.0.0.0/104", "fe80::/10"]})
     assert constraints.form() == {"sources": ["10.0.0.0/8", "fe80::/10"]}
-    assert all(map(constraints.admits, ("10.1.2.3", "::ffff:10.1.2.3", "fe80::1%eth0")))
-    assert not any(map(constraints.admits, ("11.0.0.1", "::1", "", "10.1.2.3:80")))
+    assert all(map(constraints.admits, map(parse_client_address, ("10.1.2.3", "::ffff:10.1.2.3", "fe80::1%eth0"))))
+    assert not any(map(constraints.admits, map(parse_client_address, ("11.0.0.1", "::1", "::10.1.2.3"))))
 
 
-def test_whoever_is_not_constrained_comes_from_anywhere() -> None:
-    assert UNCONSTRAINED.admits("")
+def test_what_has_no_address_comes_from_nowhere_that_is_allowed() -> None:
+    assert not parse_constraints({"sources": ["0.0.0.0/0", "::/0"]}).admits(None)
+    assert UNCONSTRAINED.admits(None)
 
 
 NETWORKS = st.one_of(
@@ -67,7 +69,7 @@ CONSTRAINTS = st.builds(
     st.none() | st.integers(1, 3),
     st.none() | st.integers(1, 3),
 )
-ADDRESSES = ["1.0.0.0", "1.64.0.1", "2.0.0.9", "10.0.0.1", "fe80::1", "fe81::1", "::1"]
+ADDRESSES = [ip_address(text) for text in ("1.0.0.0", "1.64.0.1", "2.0.0.9", "10.0.0.1", "fe80::1", "fe81::1", "::1")]
 
 
 @given(CONSTRAINTS, CONSTRAINTS)
