@@ -13,19 +13,26 @@ from urllib.parse import unquote
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import CredentialError, Reason
+from proxy.identity import KeyId
+from proxy.keys.legacy import LEGACY_LENGTH, LegacyToken, parse_legacy_token
 from proxy.keys.token import Token, parse_token
 
 # Where clients are known to put tokens; logs, histories and referrers keep URLs (RFC 6750 section 5.3).
 _TOKEN_MEMBERS = re.compile(r"(?:^|&)(?:access_token|token|api_key|apikey|key)=", re.IGNORECASE)
 # A key is looked for inside words, too: an escape such as %20 ends in what could be the beginning of one.
-_KEY = re.compile(r"aegis_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}")
+_KEY = re.compile(r"aegis_(?:[0-9A-Za-z]{12}_[0-9A-Za-z]{43}|[0-9A-Za-z]{40})")
 
 
 @dataclass(frozen=True, slots=True)
 class PresentedCredential:
     """A well-formed key, not yet verified."""
 
-    token: Token
+    token: Token | LegacyToken
+
+    @property
+    def key_id(self) -> KeyId | None:
+        """The key it names, unproven. Tokens of the older form name none."""
+        return self.token.key_id if isinstance(self.token, Token) else None
 
 
 def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential | None:
@@ -45,9 +52,13 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
     if scheme.lower() != "bearer" or not separator:
         raise CredentialError(Reason.CREDENTIAL_MALFORMED, "The Authorization header is not 'Bearer <key>'.")
     try:
-        return PresentedCredential(parse_token(text.strip(" ")))
+        return PresentedCredential(_parse(text.strip(" ")))
     except ValueError as error:
         raise CredentialError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
+
+
+def _parse(text: str) -> Token | LegacyToken:
+    return parse_legacy_token(text) if len(text) == LEGACY_LENGTH else parse_token(text)
 
 
 def _holds_token(query: str) -> bool:

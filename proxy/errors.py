@@ -103,7 +103,12 @@ class Refusal(ProxyError):
 
 
 class CredentialError(Refusal):
-    """The caller presented nothing, or something that does not open the door."""
+    """The caller presented nothing, or something that does not open the door.
+
+    `key_id`: the key that was proven to be presented, for the record; None when none was.
+    """
+
+    key_id: str | None = None
 
 
 class RequestError(Refusal):

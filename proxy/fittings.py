@@ -24,7 +24,9 @@ from proxy.envelope import LOOPBACK_NAMES
 from proxy.errors import ConfigError, Fault
 from proxy.forwarding import Destination
 from proxy.front_door import DoorRules
+from proxy.keys.digests import Digests
 from proxy.keys.hashing import Hasher
+from proxy.keys.store import KeyStore
 from proxy.lease import Lease
 from proxy.logs import get_logger
 from proxy.memory import Memory
@@ -181,6 +183,17 @@ def make_memory(settings: Settings, news: NewsLog, clock: Clock) -> Memory:
         max_unknown=cache.negative_max,
         unknown_seconds=cache.negative_ttl_seconds,
         max_age_seconds=settings.revocation.revalidate_seconds,
+        timer=clock.boot,
+    )
+
+
+def make_digests(settings: Settings, store: KeyStore, news: NewsLog, clock: Clock) -> Digests:
+    cache = settings.cache
+    return Digests(
+        store.find_digests,
+        news,
+        max_unknown=cache.negative_max,
+        unknown_seconds=cache.negative_ttl_seconds,
         timer=clock.boot,
     )
 

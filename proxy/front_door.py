@@ -43,7 +43,7 @@ from proxy.errors import (
 from proxy.forwarding import Forwarder, Outbound
 from proxy.handles import Binder, find_task_ids
 from proxy.headers import SAFETY, SERVER
-from proxy.identity import Principal
+from proxy.identity import KeyId, Principal
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
 from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
@@ -122,6 +122,8 @@ class FrontDoor:
             outcome, status = passage.ended or (FORWARDED if passage.match else PUBLISHED), response.status
         except Refusal as refusal:
             check_unanswered(request)
+            if isinstance(refusal, CredentialError) and refusal.key_id is not None:
+                passage.key_id = KeyId(refusal.key_id)
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
             if isinstance(refusal, UpstreamError) and passage.match is not None:
@@ -153,8 +155,9 @@ class FrontDoor:
             return await self._public.forward(match, target, request, passage.request_id)
         presented = self._require_credential(request, target)
         parse_query(target.query, match.route.query_names, match.route.repeatable)  # nothing is read for a bad one
-        passage.key_id = presented.token.key_id
+        passage.key_id = presented.key_id
         verified = await self._verifier.verify(presented)
+        passage.key_id = verified.key_id
         if match.route.protocol == "mcp-sse" and request.method == "POST":
             self._find_session(target, match, passage, verified.holder)
         message = passage.message = await self._read_message(request, match, passage)

@@ -14,7 +14,7 @@ from uuid import UUID
 from proxy import __version__
 from proxy.clock import Clock, DatabaseClock
 from proxy.database import Database
-from proxy.fittings import get_secret_key, make_lease, make_memory, require_url
+from proxy.fittings import get_secret_key, make_digests, make_lease, make_memory, require_url
 from proxy.forwarding import Destination
 from proxy.handles import Binder
 from proxy.identity import KeyId, Owner
@@ -83,10 +83,13 @@ def build_heart(
     store = KeyStore(database)
     reader = KeyReader(store.read_keys, news, clock.boot)
     stack.push_async_callback(reader.aclose)
+    digests = make_digests(settings, store, news, clock)
+    stack.push_async_callback(digests.aclose)
     registry = Registry(news=news, lease=lease, database_clock=database_clock, rights=live.find_rights)
     verifier = Verifier(
         memory=memory,
         reader=reader,
+        digests=digests,
         hasher=hasher,
         lease=lease,
         clock=clock,

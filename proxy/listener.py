@@ -40,11 +40,11 @@ BEAT = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, pg_notify($
 # Asking for its usage also cuts the queue of notifications, which PostgreSQL leaves full after whoever held it up left.
 # What must stand in the database for a silence to mean "nothing happened": triggers that fire for every writer, even
 # under session_replication_role = replica, and even after a restore that had disabled them.
-TRIGGERS = 11
+TRIGGERS = 13
 CHECK = """
 SELECT pg_is_in_recovery() AS standby, pg_notification_queue_usage() AS queue_usage,
        (SELECT count(*) FROM pg_trigger t
-         WHERE t.tgrelid IN ('api_keys'::regclass, 'api_key_secrets'::regclass, 'owners'::regclass)
+         WHERE t.tgrelid = ANY ('{api_keys,api_key_secrets,legacy_digests,owners}'::regclass[])
            AND NOT t.tgisinternal AND t.tgname LIKE 'aegis\\_%' AND t.tgenabled = 'A') AS triggers
 """
 

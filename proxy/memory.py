@@ -32,7 +32,7 @@ class Proof:
 
     key_id: KeyId
     secret_version: int
-    argon2_string: str = field(repr=False)
+    hash: str = field(repr=False)
 
 
 @dataclass(slots=True)

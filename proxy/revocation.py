@@ -13,8 +13,9 @@ from itertools import islice
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.errors import DatabaseError, Reason
+from proxy.gathering import MAX_BATCH
 from proxy.identity import KeyId
-from proxy.keys.reader import MAX_BATCH, KeyReader
+from proxy.keys.reader import KeyReader
 from proxy.lease import Lease, Trust
 from proxy.logs import get_logger
 from proxy.memory import KeyState, Memory

@@ -15,7 +15,9 @@ from proxy.clock import Clock, DatabaseClock
 from proxy.credentials import PresentedCredential
 from proxy.errors import CredentialError, DatabaseError, DeniedError, Reason, Refusal, UnavailableError
 from proxy.identity import KeyId, Principal
+from proxy.keys.digests import Digests
 from proxy.keys.hashing import ForeignHashError, Hasher, MismatchError
+from proxy.keys.legacy import LegacyToken, find_legacy_secret
 from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord, Secret
 from proxy.keys.token import Token, fast_tag
@@ -37,9 +39,11 @@ WORDS = {
 }
 
 
-def refuse_key(reason: Reason) -> CredentialError:
+def refuse_key(reason: Reason, key_id: KeyId | None = None) -> CredentialError:
     """The refusal for a key whose secret was proven but which may not be used."""
-    return CredentialError(reason, WORDS[reason])
+    refusal = CredentialError(reason, WORDS[reason])
+    refusal.key_id = key_id
+    return refusal
 
 
 def refuse_unknown() -> CredentialError:
@@ -72,6 +76,7 @@ class Verifier:
         *,
         memory: Memory,
         reader: KeyReader,
+        digests: Digests,
         hasher: Hasher,
         lease: Lease,
         clock: Clock,
@@ -81,6 +86,7 @@ class Verifier:
     ) -> None:
         self._memory = memory
         self._reader = reader
+        self._digests = digests
         self._hasher = hasher
         self._lease = lease
         self._clock = clock
@@ -96,25 +102,29 @@ class Verifier:
         """
         token = presented.token
         digest = self._memory.digest(token.text)
-        principal = self._recall(token, digest)
+        principal = self._recall(digest)
         self._count_memory(principal is not None)
         return principal or await self._verify_slowly(token, digest)
 
-    def _recall(self, token: Token, digest: bytes) -> Principal | None:
+    def _recall(self, digest: bytes) -> Principal | None:
         """The hot path: None unless memory alone may decide, and decides well."""
         now = self._clock.boot()
         if now >= self._lease.trusted_until:
             return None
         proof = self._memory.find_proof(digest)
-        state = self._memory.find_state(token.key_id, now) if proof else None
+        state = self._memory.find_state(proof.key_id, now) if proof else None
         if proof is None or state is None or state.record is None:
             return None
         return self._form_principal(state, state.record, proof, now)
 
-    async def _verify_slowly(self, token: Token, digest: bytes) -> Principal:
+    async def _verify_slowly(self, token: Token | LegacyToken, digest: bytes) -> Principal:
         proof = self._memory.find_proof(digest)
         for _ in range(MAX_READS):
-            state, now = await self._get_state(token.key_id, proven=proof is not None)
+            key_id = proof.key_id if proof is not None else await self._find_key_id(token)
+            state, now = await self._get_state(key_id, proven=proof is not None)
+            if isinstance(token, LegacyToken) and proof is not None and _has_left(proof, state.record):
+                proof = None  # it may be another key's now: only a token of our own form names its key
+                continue
             if state.record is None:
                 raise refuse_unknown()
             if proof is None or not _still_fits(proof, state.record):
@@ -122,21 +132,40 @@ class Verifier:
                 continue  # hashing took its time: look at the state again
             principal = self._form_principal(state, state.record, proof, now)
             if principal is None:
-                raise refuse_key(self._find_fault(state.record, proof, now) or Reason.SECRET_RETIRED)
+                fault = self._find_fault(state.record, proof, now) or Reason.SECRET_RETIRED
+                raise refuse_key(fault, key_id)
             return principal
         raise _state_unknown()
+
+    async def _find_key_id(self, token: Token | LegacyToken) -> KeyId:
+        """Whose the token says it is, or whose its digest is. Raises UnavailableError, CredentialError."""
+        if isinstance(token, Token):
+            return token.key_id
+        try:
+            found = await self._digests.find_key(token.digest, trusted=self._get_trust() is Trust.TRUSTED)
+        except DatabaseError as error:
+            log.warning("digest_look_up_failed", error=str(error))
+            raise _state_unknown() from error
+        if found is None:
+            raise refuse_unknown()
+        return found
+
+    def _get_trust(self) -> Trust:
+        """What memory is worth now. Raises UnavailableError once not even the database may be asked."""
+        trust = self._lease.judge(self._clock.boot())
+        if trust is Trust.CLOSED:
+            raise UnavailableError(
+                Reason.DATABASE_SILENT,
+                "Keys cannot be verified right now: the key database does not answer.",
+                retry_after_seconds=2,
+            )
+        return trust
 
     async def _get_state(self, key_id: KeyId, *, proven: bool) -> tuple[KeyState, float]:
         """A state that may decide at the returned boot time. Raises UnavailableError, CredentialError."""
         for _ in range(MAX_READS):
             now = self._clock.boot()
-            trust = self._lease.judge(now)
-            if trust is Trust.CLOSED:
-                raise UnavailableError(
-                    Reason.DATABASE_SILENT,
-                    "Keys cannot be verified right now: the key database does not answer.",
-                    retry_after_seconds=2,
-                )
+            trust = self._get_trust()
             state = self._memory.find_state(key_id, now) if trust is Trust.TRUSTED else None
             if state is not None:
                 return state, now
@@ -147,21 +176,34 @@ class Verifier:
                 raise _state_unknown() from error
             if not self._memory.keep_state(state):
                 if self._memory.is_revoked(key_id):
-                    raise refuse_key(Reason.KEY_REVOKED) if proven else refuse_unknown()
+                    raise refuse_key(Reason.KEY_REVOKED, key_id) if proven else refuse_unknown()
                 log.error("key_row_older_than_seen", key_id=key_id)
                 raise _state_unknown()
             if trust is Trust.READ_THROUGH and self._memory.find_state(key_id, now) is state:
                 return state, self._clock.boot()  # read after the request came, and nothing was said since
         raise _state_unknown()
 
-    async def _prove(self, token: Token, digest: bytes, record: KeyRecord) -> Proof:
+    async def _prove(self, token: Token | LegacyToken, digest: bytes, record: KeyRecord) -> Proof:
         """Which secret of the record the token holds. One hash per token at a time, whoever leaves meanwhile."""
+        if isinstance(token, LegacyToken):
+            return self._prove_legacy(token, digest, record)
         flight = self._flights.get(digest)
         if flight is None:
             flight = asyncio.create_task(self._hash(token, digest, record))
             self._flights[digest] = flight
             flight.add_done_callback(lambda done: self._land(digest, done))
         return await asyncio.shield(flight)
+
+    def _prove_legacy(self, token: LegacyToken, digest: bytes, record: KeyRecord) -> Proof:
+        secret = find_legacy_secret(token, record)
+        if secret is None:  # taken away between the look-up and the read
+            raise refuse_unknown()
+        return self._keep_proof(digest, record, secret)
+
+    def _keep_proof(self, digest: bytes, record: KeyRecord, secret: Secret) -> Proof:
+        proof = Proof(record.id, secret.version, secret.hash)
+        self._memory.keep_proof(digest, proof)
+        return proof
 
     def _land(self, digest: bytes, flight: asyncio.Task[Proof]) -> None:
         del self._flights[digest]
@@ -173,9 +215,7 @@ class Verifier:
         for secret in record.secrets.values():
             if hmac.compare_digest(secret.tag, tag):
                 await self._check_secret(token, secret)
-                proof = Proof(record.id, secret.version, secret.hash)
-                self._memory.keep_proof(digest, proof)
-                return proof
+                return self._keep_proof(digest, record, secret)
         raise refuse_unknown()
 
     async def _check_secret(self, token: Token, secret: Secret) -> None:
@@ -205,9 +245,13 @@ class Verifier:
 
 
 def _still_fits(proof: Proof, record: KeyRecord) -> bool:
-    """A proof is about one argon2 string: a row changed by hand is proven anew."""
+    """A proof is about one stored hash: a row changed by hand is proven anew."""
     secret = record.secrets.get(proof.secret_version)
-    return secret is None or secret.hash == proof.argon2_string
+    return secret is None or secret.hash == proof.hash
+
+
+def _has_left(proof: Proof, record: KeyRecord | None) -> bool:
+    return record is None or proof.secret_version not in record.secrets
 
 
 def _state_unknown() -> UnavailableError:

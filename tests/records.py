@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
+from proxy.keys.legacy import LEGACY_VERSION, LegacyToken, parse_legacy_token
 from proxy.keys.record import Ancestor, KeyRecord, Secret
 from proxy.keys.token import Token, fast_tag, form_token
 
@@ -29,6 +30,16 @@ def make_secret(
 ) -> Secret:
     """What is stored of a token."""
     return Secret(version, fast_tag(token.key_id, token.secret), argon2_string, not_after)
+
+
+def form_legacy_token(seed: int = 0) -> LegacyToken:
+    """A well-formed token of the older form."""
+    return parse_legacy_token(f"aegis_{seed:040d}")
+
+
+def make_legacy_secret(token: LegacyToken, *, not_after: float | None = None) -> Secret:
+    """What is stored of a token of the older form."""
+    return Secret(LEGACY_VERSION, b"", token.digest.hex(), not_after)
 
 
 def make_ancestor(

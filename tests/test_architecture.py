@@ -28,7 +28,7 @@ OWNERS = {
     },
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
-    "cachetools": {"decision_records.py", "assertions.py", "memory.py", "session_store.py"},
+    "cachetools": {"decision_records.py", "assertions.py", "keys/digests.py", "memory.py", "session_store.py"},
     "cryptography": {"assertions.py", "sealing.py"},
     "httptools": {"upstream_answer.py"},
     "prometheus_client": {"metrics.py"},
@@ -60,6 +60,8 @@ TESTED_BY = {
     # Nothing but values.
     "errors.py": "tests/journeys/test_refusals.py",
     "identity.py": "tests/test_authorization.py",
+    # Through the rooms that gather.
+    "gathering.py": "tests/keys/test_reader.py",
     # What only shows on a socket.
     "front_door.py": "tests/journeys/test_refusals.py",
     "forwarding.py": "tests/journeys/test_wall.py",
@@ -172,7 +174,13 @@ def test_there_are_pure_rooms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "maker"), [("Permit", "authorization.py"), ("Principal", "memory.py"), ("Token", "keys/token.py")]
+    ("made", "maker"),
+    [
+        ("Permit", "authorization.py"),
+        ("Principal", "memory.py"),
+        ("Token", "keys/token.py"),
+        ("LegacyToken", "keys/legacy.py"),
+    ],
 )
 def test_what_proves_a_step_of_the_walk_is_made_in_one_room(made: str, maker: str) -> None:
     makers = {

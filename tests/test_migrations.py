@@ -20,7 +20,7 @@ from tests.staging import GUARD_SECONDS, Stage
 ADA, BOB = "00000000-0000-0000-0000-00000000ada0", "00000000-0000-0000-0000-00000000b0b0"
 KEY, CHILD, GRANDCHILD, OTHER = "key000000001", "child0000001", "grandchild01", "other0000001"
 HASH = "$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
-TABLES = ("owners", "api_keys", "api_key_secrets")
+TABLES = ("owners", "api_keys", "api_key_secrets", "legacy_digests")
 
 
 class Psql:
@@ -225,6 +225,21 @@ async def test_secrets_of_many_keys_changed_at_once_are_told_each(psql: Psql) ->
     assert name_subjects(told) == of_keys(KEY, CHILD)
 
 
+async def test_a_changed_digest_is_a_change_of_its_key(psql: Psql) -> None:
+    for sql in (
+        f"INSERT INTO legacy_digests (digest, key_id) VALUES (sha256('old'), '{KEY}')",
+        f"UPDATE legacy_digests SET not_after = now() WHERE key_id = '{KEY}'",
+        f"UPDATE legacy_digests SET digest = sha256('other') WHERE key_id = '{KEY}'",
+        f"DELETE FROM legacy_digests WHERE key_id = '{KEY}'",
+    ):
+        told = await psql.run(sql)
+        assert told == [{"v": 1, "kind": "key", "key_id": KEY, "version": await psql.read_version()}], sql
+    await psql.run(f"INSERT INTO legacy_digests (digest, key_id) VALUES (sha256('old'), '{KEY}')")
+    assert await psql.run("UPDATE legacy_digests SET not_after = NULL, digest = digest") == []
+    told = await psql.run(f"UPDATE legacy_digests SET key_id = '{OTHER}'")
+    assert name_subjects(told) == of_keys(KEY, OTHER)
+
+
 # Owners
 
 
@@ -331,6 +346,7 @@ async def test_values_without_a_meaning_are_refused(psql: Psql) -> None:
         "UPDATE owners SET tenant_id = ''",
         "UPDATE api_key_secrets SET tag = '\\x00'",
         "UPDATE api_key_secrets SET version = 0",
+        f"INSERT INTO legacy_digests (digest, key_id) VALUES ('\\\\x01', '{OTHER}')",
     ):
         await psql.refuse(sql, "violates check constraint")
 
@@ -338,8 +354,8 @@ async def test_values_without_a_meaning_are_refused(psql: Psql) -> None:
 @pytest.mark.parametrize("role", ["origin"])
 async def test_the_listener_expects_exactly_the_triggers_that_stand(psql: Psql) -> None:
     counted = await psql.fetchval(
-        "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A' AND tgrelid ="
-        " ANY (ARRAY['owners', 'api_keys', 'api_key_secrets']::regclass[])"
+        "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A' AND tgrelid = ANY ($1::regclass[])",
+        list(TABLES),
     )
     assert counted == TRIGGERS
     assert await psql.fetchval("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'A'") == 0

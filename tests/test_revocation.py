@@ -13,8 +13,9 @@ import pytest
 
 from proxy.clock import DatabaseClock
 from proxy.errors import DatabaseError, Reason
+from proxy.gathering import MAX_BATCH
 from proxy.identity import KeyId
-from proxy.keys.reader import MAX_BATCH, KeyReader, ReadKeys
+from proxy.keys.reader import KeyReader, ReadKeys
 from proxy.keys.record import KeyRecord
 from proxy.lease import Lease, Trust
 from proxy.memory import KeyState, Memory, Rights

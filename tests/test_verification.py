@@ -12,7 +12,9 @@ from proxy.clock import DatabaseClock
 from proxy.credentials import PresentedCredential
 from proxy.errors import CredentialError, DatabaseError, Reason, Refusal, UnavailableError
 from proxy.identity import KeyId, Principal
+from proxy.keys.digests import Digests, FindDigests
 from proxy.keys.hashing import Hasher
+from proxy.keys.legacy import LEGACY_VERSION, LegacyToken
 from proxy.keys.reader import KeyReader, ReadKeys
 from proxy.keys.record import KeyRecord
 from proxy.keys.token import Token, parse_token
@@ -26,8 +28,10 @@ from tests.records import (
     BOB,
     find_rights,
     form_key_id,
+    form_legacy_token,
     form_secret_token,
     make_ancestor,
+    make_legacy_secret,
     make_record,
     make_secret,
 )
@@ -44,7 +48,9 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: dict[KeyId, KeyRecord] = {}
+        self.digests: dict[bytes, KeyId] = {}
         self.reads = 0
+        self.look_ups: list[list[bytes]] = []
         self.fault: Exception | None = None
         self.on_read: Callable[[], None] = lambda: None
         self._gate = asyncio.Event()
@@ -72,11 +78,29 @@ class Table:
             raise self.fault
         return rows
 
+    async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, KeyId]:
+        self.look_ups.append(list(digests))
+        if self.fault is not None:
+            raise self.fault
+        return {digest: self.digests[digest] for digest in digests if digest in self.digests}
+
+
+async def find_none(digests: Sequence[bytes]) -> dict[bytes, KeyId]:
+    return {}
+
 
 class Hall:
     """A verifier and everything it stands among, with a fresh lease; `observed`: the database has told its time."""
 
-    def __init__(self, hashes: list[float], read_keys: ReadKeys, hasher: Hasher, *, observed: bool = True) -> None:
+    def __init__(
+        self,
+        hashes: list[float],
+        read_keys: ReadKeys,
+        hasher: Hasher,
+        *,
+        find_digests: FindDigests = find_none,
+        observed: bool = True,
+    ) -> None:
         self.hashes = hashes
         self.hasher = hasher
         self.clock = ManualClock()
@@ -96,11 +120,13 @@ class Hall:
             timer=self.clock.boot,
         )
         self.reader = KeyReader(read_keys, self.news, self.clock.boot)
+        self.digests = Digests(find_digests, self.news, max_unknown=100, unknown_seconds=5.0, timer=self.clock.boot)
         self.remembered: list[bool] = []
         self.rights = find_rights
         self.verifier = Verifier(
             memory=self.memory,
             reader=self.reader,
+            digests=self.digests,
             hasher=hasher,
             lease=self.lease,
             clock=self.clock,
@@ -113,11 +139,11 @@ class Hall:
     def renew(self) -> None:
         self.lease.renew(self.clock.boot())
 
-    async def verify(self, token: Token = TOKEN) -> Principal:
+    async def verify(self, token: Token | LegacyToken = TOKEN) -> Principal:
         async with asyncio.timeout(GUARD_SECONDS):
             return await self.verifier.verify(PresentedCredential(token))
 
-    async def refuse(self, token: Token = TOKEN) -> Refusal:
+    async def refuse(self, token: Token | LegacyToken = TOKEN) -> Refusal:
         """The refusal that verifying ends with."""
         with pytest.raises(Refusal) as refused:
             await self.verify(token)
@@ -172,11 +198,12 @@ async def table(argon2_string: str) -> Table:
 
 @pytest.fixture
 async def hall(table: Table, counted_hasher: Hasher, hashes: list[float]) -> AsyncIterator[Hall]:
-    hall = Hall(hashes, table.read_keys, counted_hasher)
+    hall = Hall(hashes, table.read_keys, counted_hasher, find_digests=table.find_digests)
     yield hall
     table.answer()
     await hall.verifier.aclose()
     await hall.reader.aclose()
+    await hall.digests.aclose()
 
 
 # Whose it is.
@@ -691,6 +718,135 @@ async def test_before_the_database_told_its_time_every_expiry_has_come(
     table.put(dataclasses.replace(table.rows[KEY], expires_at=hall.clock.wall() + 10.0))
     hall.news.add(News(key_id=KEY))
     assert (await hall.refuse()).reason is Reason.KEY_EXPIRED
+
+
+# Tokens of the older form.
+
+LEGACY, UNKNOWN_LEGACY = form_legacy_token(), form_legacy_token(1)
+
+
+def import_key(table: Table, key_id: KeyId = OTHER, token: LegacyToken = LEGACY) -> None:
+    """A key whose only secret is an old token."""
+    table.put(make_record(key_id, secrets=[make_legacy_secret(token)]))
+    table.digests = {token.digest: key_id}
+
+
+async def test_an_old_token_is_looked_up_by_its_digest_once_and_remembered(hall: Hall, table: Table) -> None:
+    import_key(table)
+    first = await hall.verify(LEGACY)
+    assert (first.key_id, first.secret_version) == (OTHER, LEGACY_VERSION)
+    assert await hall.verify(LEGACY) is first
+    assert (table.look_ups, table.reads, hall.hashes) == ([[LEGACY.digest]], 1, [])
+    assert hall.remembered == [False, True]
+
+
+async def test_a_flood_of_unknown_old_tokens_costs_look_ups_in_batches_and_nothing_else(
+    hall: Hall, table: Table
+) -> None:
+    tokens = [form_legacy_token(seed) for seed in range(1_000, 1_500)]
+    refusals = await asyncio.gather(*map(hall.refuse, tokens))
+    assert {(refusal.reason, refusal.detail) for refusal in refusals} == {
+        (Reason.CREDENTIAL_INVALID, (await hall.refuse(WRONG)).detail)
+    }
+    assert len(table.look_ups) <= 2
+    assert (table.reads, hall.hashes) == (1, [])  # one for the wrong secret
+
+
+async def test_an_unknown_old_token_that_comes_again_costs_nothing_until_there_is_news(
+    hall: Hall, table: Table
+) -> None:
+    for _ in range(3):
+        await hall.refuse(LEGACY)
+    assert len(table.look_ups) == 1
+    import_key(table)
+    hall.news.add(News(key_id=OTHER))
+    assert (await hall.verify(LEGACY)).key_id == OTHER
+
+
+async def test_without_trust_an_unknown_old_token_is_looked_up_each_time(hall: Hall, table: Table) -> None:
+    await hall.refuse(LEGACY)
+    hall.clock.advance(LEASE_SECONDS)
+    import_key(table)
+    assert (await hall.verify(LEGACY)).key_id == OTHER
+
+
+@pytest.mark.parametrize(("change", "reason"), [pair for pair in CHANGES if pair[0] is not retire_secret])
+async def test_an_old_token_in_use_is_refused_from_the_news_on_for_the_reasons_of_any_other(
+    change: Change, reason: Reason, hall: Hall, table: Table
+) -> None:
+    import_key(table)
+    await hall.verify(LEGACY)
+    table.put(change(table.rows[OTHER], hall.database_now))
+    await hall.verify(LEGACY)
+    hall.news.add(News(key_id=OTHER))
+    for _ in range(3):
+        refusal = await hall.refuse(LEGACY)
+        assert isinstance(refusal, CredentialError)
+        assert (refusal.reason, refusal.key_id) == (reason, OTHER)
+    assert (len(table.look_ups), table.reads) == (1, 2), "saying so again costs nothing"
+
+
+async def test_an_old_token_works_beside_the_new_one_until_it_runs_out(
+    hall: Hall, table: Table, counted_hasher: Hasher
+) -> None:
+    new = form_secret_token(OTHER)
+    import_key(table)
+    await hall.verify(LEGACY)
+    secrets = [
+        make_legacy_secret(LEGACY, not_after=hall.database_now + 1.0),
+        make_secret(new, await counted_hasher.hash(new.secret)),
+    ]
+    table.put(make_record(OTHER, secrets=secrets))
+    hall.news.add(News(key_id=OTHER))
+    assert (await hall.verify(new)).secret_version == 1
+    assert (await hall.verify(LEGACY)).secret_version == LEGACY_VERSION
+    hall.clock.advance(1.0)
+    assert (await hall.refuse(LEGACY)).reason is Reason.SECRET_RETIRED
+    assert (await hall.verify(new)).secret_version == 1
+
+
+async def test_an_old_token_whose_digest_was_taken_away_is_unknown_from_the_news_on(hall: Hall, table: Table) -> None:
+    import_key(table)
+    await hall.verify(LEGACY)
+    table.put(make_record(OTHER, secrets=[]))
+    table.digests = {}
+    hall.news.add(News(key_id=OTHER))
+    assert (await hall.refuse(LEGACY)).reason is Reason.CREDENTIAL_INVALID
+
+
+async def test_an_old_token_that_was_imported_anew_is_its_new_key_s(hall: Hall, table: Table) -> None:
+    import_key(table)
+    await hall.verify(LEGACY)
+    del table.rows[OTHER]
+    import_key(table, PARENT)
+    hall.news.add(News(key_id=OTHER))
+    assert (await hall.verify(LEGACY)).key_id == PARENT
+
+
+async def test_a_digest_that_leads_to_a_key_which_does_not_hold_it_opens_nothing(hall: Hall, table: Table) -> None:
+    """The key's own row is the truth; the look-up is only the way to it."""
+    table.digests = {LEGACY.digest: KEY}
+    assert (await hall.refuse(LEGACY)).reason is Reason.CREDENTIAL_INVALID
+    table.put(make_record(KEY, secrets=[make_legacy_secret(UNKNOWN_LEGACY)]))
+    hall.news.add(News(key_id=KEY))
+    assert (await hall.refuse(LEGACY)).reason is Reason.CREDENTIAL_INVALID
+
+
+async def test_a_token_of_our_form_is_never_taken_for_a_digest(hall: Hall, table: Table) -> None:
+    import_key(table)
+    assert (await hall.refuse(form_secret_token(OTHER))).reason is Reason.CREDENTIAL_INVALID
+    assert hall.hashes == []
+
+
+async def test_an_old_token_is_not_refused_for_what_the_database_does_not_say(hall: Hall, table: Table) -> None:
+    table.fault = DatabaseError("it does not answer")
+    refusal = await hall.refuse(LEGACY)
+    assert isinstance(refusal, UnavailableError)
+    assert refusal.reason is Reason.STATE_UNKNOWN
+    hall.clock.advance(LEASE_SECONDS + GRACE_SECONDS)
+    look_ups = len(table.look_ups)
+    assert (await hall.refuse(LEGACY)).reason is Reason.DATABASE_SILENT
+    assert len(table.look_ups) == look_ups
 
 
 # The same with the real store.

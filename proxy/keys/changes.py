@@ -39,6 +39,7 @@ from proxy.keys.rights import (
     may_see,
     settle_constraints,
 )
+from proxy.keys.rotation import replace_secret
 from proxy.keys.store import (
     AUDIT_CHANGE,
     DURABLY,
@@ -53,7 +54,7 @@ from proxy.keys.store import (
     read_records,
     revoke_row,
 )
-from proxy.keys.token import Token, fast_tag
+from proxy.keys.token import fast_tag
 from proxy.policy import Policy
 
 T = TypeVar("T")
@@ -61,15 +62,7 @@ Grace = Literal["now", "1h", "24h", "7d"]
 GRACES: Final[Mapping[Grace, timedelta]] = {
     "now": timedelta(0), "1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7),
 }  # fmt: skip
-KEPT_SECRETS: Final = 16  # newest ones, so that a replay is told from a wrong secret; each is read with its key
 _ID = re.compile(r"[0-9A-Za-z]{12}")
-# Of older secrets only the one before the new may have any time left. `least` passes over NULL.
-RETIRE = """
-UPDATE api_key_secrets s
-   SET not_after = least(s.not_after, k.expires_at, clock_timestamp() + CASE WHEN s.version = $2 THEN $3::interval
-                                                                             ELSE '0' END)
-  FROM api_keys k WHERE k.id = $1 AND s.key_id = $1
-"""
 END_DESCENDANTS = """
 UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = 'parent key ' || $1 || ' was compromised'
  WHERE parent_id = $1 AND status <> 'revoked'
@@ -261,7 +254,8 @@ class KeyChanges:
                 await case.connection.execute(END_DESCENDANTS, key_id, case.caller.actor)
                 said |= {"compromised": True, "descendants_revoked": ended}
             before = await case.connection.fetchval(FACTS, key_id)
-            await _replace_secret(case, token, argon2_string, left)
+            newest = max(case.key.secrets, default=0)
+            await replace_secret(case.connection, token, argon2_string, newest=newest, left=left)
             await _audit(case, "rotate", before, said)
             summary = await _get_summary(case)
             if also is not None:
@@ -359,18 +353,6 @@ async def _write(case: _Case, action: Action, values: Mapping[str, object]) -> K
             )  # fmt: skip
     await _audit(case, action, before, {})
     return await _get_summary(case)
-
-
-async def _replace_secret(case: _Case, token: Token, argon2_string: str, left: timedelta) -> None:
-    newest = max(case.key.secrets, default=0)
-    await case.connection.execute(RETIRE, token.key_id, newest, left)
-    await case.connection.execute(
-        "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, $2, $3, $4)",
-        token.key_id, newest + 1, fast_tag(token.key_id, token.secret), argon2_string,
-    )  # fmt: skip
-    await case.connection.execute(
-        "DELETE FROM api_key_secrets WHERE key_id = $1 AND version <= $2", token.key_id, newest + 1 - KEPT_SECRETS
-    )
 
 
 async def _audit(case: _Case, action: Action, before: str, said: Mapping[str, object]) -> None:

@@ -41,7 +41,7 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
        o.version AS owner_version,
        (SELECT coalesce(json_agg(json_build_array(
                    s.version, encode(s.tag, 'hex'), s.hash, extract(epoch FROM s.not_after)::text)), '[]')
-          FROM api_key_secrets s WHERE s.key_id = k.id) AS secrets,
+          FROM key_secrets s WHERE s.key_id = k.id) AS secrets,
        (SELECT coalesce(json_agg(json_build_array(
                    a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version,
                    a.constraints::text) ORDER BY l.depth), '[]')
@@ -59,7 +59,7 @@ SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
        k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
        k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version,
-       (SELECT extract(epoch FROM max(s.not_after))::float8 FROM api_key_secrets s
+       (SELECT extract(epoch FROM max(s.not_after))::float8 FROM key_secrets s
          WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
 """
@@ -68,7 +68,7 @@ FACTS = """
 SELECT jsonb_build_object(
            'name', name, 'preset', preset, 'scopes', scopes, 'constraints', constraints, 'status', status,
            'expires_at', expires_at, 'parent_id', parent_id,
-           'secret_version', (SELECT max(version) FROM api_key_secrets WHERE key_id = id))::text
+           'secret_version', (SELECT max(version) FROM key_secrets WHERE key_id = id))::text
   FROM api_keys WHERE id = $1
 """
 AUDIT_CHANGE = """
@@ -140,7 +140,7 @@ class NewKey:
 
 
 class KeyStore:
-    """The tables `owners`, `api_keys` and `api_key_secrets`. Every method raises DatabaseError."""
+    """The tables `owners`, `api_keys`, `api_key_secrets` and `legacy_digests`. Every method raises DatabaseError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -148,6 +148,13 @@ class KeyStore:
     async def read_keys(self, ids: Sequence[KeyId]) -> dict[KeyId, KeyRecord]:
         """The records of those ids that exist. With no ids it still asks, which tells whether anybody answers."""
         return await self._database.transact(lambda connection: read_records(connection, ids), atomic=False)
+
+    async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, KeyId]:
+        """The keys of those digests of older tokens that are known."""
+        rows = await self._database.fetch(
+            "SELECT digest, key_id FROM legacy_digests WHERE digest = ANY($1::bytea[])", digests
+        )
+        return {row["digest"]: KeyId(row["key_id"]) for row in rows}
 
     async def insert_key(self, key: NewKey, *, owner: str, tenant: str | None, tier: str | None, default_tier: str,
                          issuer: str) -> KeySummary:  # fmt: skip

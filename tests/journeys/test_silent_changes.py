@@ -18,6 +18,7 @@ import pytest
 from proxy.database import connect
 from proxy.embedded_postgres import find_binaries
 from proxy.keys.minting import MintedKey
+from proxy.listener import TRIGGERS
 from proxy.news import CHANNEL
 from proxy.server import Proxy
 from tests.patient_upstream import Open, PatientUpstream, open_all, run_patient_upstream
@@ -130,7 +131,7 @@ async def test_a_revocation_behind_disabled_triggers_is_found_and_the_silence_sa
     assert not scene.proxy.heart.listener.proven.is_set()
     status, said = await scene.read_readiness()
     assert status == 503
-    assert "5 of 11 triggers" in said["faults"]["revocation"]
+    assert f"{TRIGGERS - 6} of {TRIGGERS} triggers" in said["faults"]["revocation"]
     assert "ENABLE ALWAYS" in said["faults"]["revocation"]
     await scene.check_good()  # by rows read anew
     await scene.change(ENABLE_ALL)
@@ -240,7 +241,7 @@ async def take_backup(stage: Stage, tmp_path: Path) -> Backup:
 
 async def take_backup_of_rows(stage: Stage, tmp_path: Path) -> Backup:
     """Of the rows alone, to be copied in past every trigger; `ENABLE TRIGGER ALL` then leaves none ALWAYS."""
-    tables = ("owners", "api_keys", "api_key_secrets")
+    tables = ("owners", "api_keys", "api_key_secrets", "legacy_digests")
     backup = Backup(stage, tmp_path / "rows.sql", f"TRUNCATE {', '.join(tables)}")
     chosen = [f"--table={name}" for name in (*tables, "aegis_versions")]
     await run_postgres_tool(
@@ -277,7 +278,7 @@ async def test_older_rows_copied_in_past_the_triggers_bring_no_key_back_and_cost
     await backup.restore()
     assert (await stage.store.find_key(scene.key.summary.id)).status == "active"  # type: ignore[union-attr]
     assert await scene.call(scene.key) == 401
-    await scene.wait_fault("0 of 11 triggers")
+    await scene.wait_fault(f"0 of {TRIGGERS} triggers")
     assert await scene.call(scene.key) == 401
     await scene.check_good()
     await stage.sql(ENABLE_ALL)

@@ -15,7 +15,6 @@ from proxy.database import Database
 from proxy.errors import Reason
 from proxy.identity import KeyId
 from proxy.keys.changes import (
-    KEPT_SECRETS,
     Grace,
     KeyChanges,
     KeyNotFoundError,
@@ -37,6 +36,7 @@ from proxy.keys.rights import (
     form_caller_of_key,
     form_operator,
 )
+from proxy.keys.rotation import KEPT_SECRETS
 from proxy.keys.store import MAX_ANCESTORS, KeyConflictError, KeySummary
 from proxy.keys.token import parse_token
 from tests.staging import GUARD_SECONDS, Stage

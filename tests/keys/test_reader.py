@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from proxy.errors import DatabaseError
+from proxy.gathering import MAX_BATCH
 from proxy.identity import KeyId, Owner, OwnerId
-from proxy.keys.reader import MAX_BATCH, KeyReader
+from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord
 from proxy.news import EVERYTHING, News, NewsLog
 from tests.clocks import ManualClock

@@ -1,0 +1,41 @@
+"""A key's secrets in time: the newest, and how long those before it stay good.  [io]
+
+In go a connection inside a transaction and a new token; out come rows. Whether somebody may have a new secret was
+judged before, by `changes`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from proxy.database import Connection
+from proxy.keys.token import Token, fast_tag
+
+KEPT_SECRETS: Final = 16  # newest ones, so that a replay is told from a wrong secret; each is read with its key
+# Of older secrets only the one before the new may have any time left. `least` passes over NULL.
+RETIRE: Final = """
+UPDATE api_key_secrets s
+   SET not_after = least(s.not_after, k.expires_at, clock_timestamp() + CASE WHEN s.version = $2 THEN $3::interval
+                                                                             ELSE '0' END)
+  FROM api_keys k WHERE k.id = $1 AND s.key_id = $1
+"""
+# A token of the older form is the secret of version 0; its digest stays, because it costs one row and no time.
+RETIRE_LEGACY: Final = """
+UPDATE legacy_digests d
+   SET not_after = least(d.not_after, k.expires_at, clock_timestamp() + CASE WHEN $2 = 0 THEN $3::interval ELSE '0' END)
+  FROM api_keys k WHERE k.id = $1 AND d.key_id = $1
+"""
+ADD: Final = "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, $2, $3, $4)"
+FORGET: Final = "DELETE FROM api_key_secrets WHERE key_id = $1 AND version <= $2"
+
+
+async def replace_secret(
+    connection: Connection, token: Token, argon2_string: str, *, newest: int, left: timedelta
+) -> None:
+    """Retire the secrets there are, the `newest` after the time `left`, and add the token's."""
+    for retire in (RETIRE, RETIRE_LEGACY):
+        await connection.execute(retire, token.key_id, newest, left)
+    tag = fast_tag(token.key_id, token.secret)
+    await connection.execute(ADD, token.key_id, newest + 1, tag, argon2_string)
+    await connection.execute(FORGET, token.key_id, newest + 1 - KEPT_SECRETS)
