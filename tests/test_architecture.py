@@ -76,7 +76,7 @@ TESTED_BY = {
     "server.py": "tests/journeys/test_presets.py",
     "heart.py": "tests/journeys/test_presets.py",
     "fittings.py": "tests/journeys/test_presets.py",
-    "cli/lifetime.py": "tests/cli/test_commands.py",
+    "cli/serving.py": "tests/cli/test_commands.py",
     "cli/serve.py": "tests/cli/test_commands.py",
     "cli/policy.py": "tests/cli/test_commands.py",
     "cli/key_options.py": "tests/cli/test_keys_life.py",

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from proxy import __version__
+from proxy.cli.connect import connect
 from proxy.cli.database import app as database_app
 from proxy.cli.keys import app as keys_app
 from proxy.cli.output import say_error
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(connect)
 app.add_typer(keys_app, name="keys")
 app.add_typer(owners_app, name="owners")
 app.add_typer(policy_app, name="policy")

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from proxy.cli.context import with_database
-from proxy.cli.lifetime import wait_and_drain
+from proxy.cli.serving import wait_and_drain
 from proxy.database import Database, migrate
 from proxy.demo.assertion_check import AssertionCheck
 from proxy.demo.sample_api import run_sample_api
