@@ -14,7 +14,7 @@ COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX
 	--no-header --no-annotate $(LOCKFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults fuzz conformance format bench schema lock clean
+.PHONY: help run test check faults fuzz conformance format bench schema sdk lock clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -55,6 +55,10 @@ schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the mod
 		> config/policy.schema.json
 	$(BIN)/python -c 'import json; from proxy.policy.cases import cases_schema; print(json.dumps(cases_schema(), indent=2))' \
 		> config/policy.tests.schema.json
+
+sdk: $(STAMPS)/dev ## make anew what of the SDKs is made: the OpenAPI document, models, the blocking client
+	$(BIN)/python -m sdk.assemble
+	$(BIN)/python sdk/python/generate.py
 
 lock: ## resolve the lock files anew, with uv (LOCKFLAGS=--upgrade takes newer versions)
 	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml

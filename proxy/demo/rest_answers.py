@@ -126,7 +126,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def build_note(platform: Platform, check: AssertionCheck | None) -> Middleware:
-    """Notes what arrives, and in whose name, which has to be said where there is a check."""
+    """Notes what arrives, and in whose name, which has to be said where there is a check; refuses when told to."""
 
     @web.middleware
     async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -136,6 +136,8 @@ def build_note(platform: Platform, check: AssertionCheck | None) -> Middleware:
                 platform.callers_seen.append(await check.check(request.headers))
             except NotIdentified as error:
                 return refuse(HTTPStatus.UNAUTHORIZED, str(error))
+        if platform.refusals:
+            return refuse(platform.refusals.popleft(), "the platform was told to refuse this")
         return await handler(request)
 
     return note_request

@@ -70,11 +70,27 @@ class Platform:
     requests_seen: deque[tuple[str, frozenset[str]]] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
     # Whom the latest requests were in the name of, where assertions are required.
     callers_seen: deque[Caller] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
+    # What the next REST requests are answered with, one status each, instead of what they ask for.
+    refusals: deque[int] = field(default_factory=deque)
     # Rings whenever anything happens to an execution or a definition.
     news: Bell = field(default_factory=Bell, repr=False)
     _launched: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
+        self._seed()
+
+    def reset(self) -> None:
+        """What was made of these and what was noted is forgotten, what was taken away is back."""
+        self.definitions.clear()
+        self.executions.clear()
+        self.volumes.clear()
+        self.requests_seen.clear()
+        self.callers_seen.clear()
+        self.refusals.clear()
+        self._seed()
+        self.news.ring()
+
+    def _seed(self) -> None:
         for name, description in SEEDED_AGENTS.items():
             self.add_definition(Definition("agent", name, [manifest_of("agent", name, description)], description))
         for name, description in SEEDED_WORKFLOWS.items():

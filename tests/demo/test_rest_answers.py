@@ -76,3 +76,15 @@ async def test_whoever_follows_a_stream_and_leaves_is_forgotten(rest: Rest, api:
             (handler,) = find_handlers() - before
         answer.close()
         await asyncio.wait({handler})
+
+
+async def test_it_refuses_what_it_was_told_to_and_is_as_new_when_it_is_reset(platform: Platform, rest: Rest) -> None:
+    platform.refusals.extend([503, 502])
+    assert "told to refuse" in (await rest.ask("GET", "/v1/agents", 503))["error"]
+    await rest.ask("DELETE", "/v1/agents/release-notes", 502)
+    await rest.ask("DELETE", "/v1/agents/release-notes")
+    assert (await rest.ask("GET", "/v1/agents"))["total"] == 2
+    platform.refusals.append(500)
+    platform.reset()
+    assert not platform.requests_seen
+    assert (await rest.ask("GET", "/v1/agents"))["total"] == 3

@@ -1,0 +1,1 @@
+"""The blocking client, made from `_sync` by `generate.py`."""

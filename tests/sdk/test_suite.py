@@ -1,0 +1,16 @@
+"""The suite that every SDK runs, run by both clients of the Python one: the same table."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sdk.runner import FACES, Place, list_outcomes, load_scenarios, run_scenario
+
+SCENARIOS = load_scenarios()
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_scenario_goes_as_it_says(place: Place, face: str, scenario: str) -> None:
+    steps = SCENARIOS[scenario]
+    assert run_scenario(place, face, steps) == list_outcomes(steps)
