@@ -46,6 +46,8 @@ TABLE: dict[Reason, Row] = {
     Reason.KEY_DISABLED: Row(401, "API key disabled", "invalid_token"),
     Reason.SECRET_RETIRED: Row(401, "API key rotated", "invalid_token"),
     Reason.OWNER_DISABLED: Row(401, "Account disabled", "invalid_token"),
+    # RFC 6585 section 4. Closing makes the next attempt cost a handshake.
+    Reason.TOO_MANY_FAILURES: Row(429, "Too many invalid API keys", close=True),
     Reason.REQUEST_UNREADABLE: Row(400, "Not readable as HTTP", close=True),
     Reason.HEAD_TOO_LARGE: Row(431, "Request head too large", close=True),
     Reason.TARGET_NOT_CANONICAL: Row(400, "Ambiguous request target", close=True),

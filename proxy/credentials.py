@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.errors import CredentialError, Reason
+from proxy.errors import CredentialError, Reason, UnprovenError
 from proxy.identity import KeyId
 from proxy.keys.legacy import LEGACY_LENGTH, LegacyToken, parse_legacy_token
 from proxy.keys.token import Token, parse_token
@@ -48,13 +48,18 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
         return None
     if len(values) > 1:
         raise CredentialError(Reason.CREDENTIAL_REPEATED, "More than one Authorization header.")
-    scheme, separator, text = values[0].partition(" ")
+    return PresentedCredential(parse_bearer(values[0]))
+
+
+def parse_bearer(value: str) -> Token | LegacyToken:
+    """The key in the value of an Authorization header. Raises UnprovenError."""
+    scheme, separator, text = value.partition(" ")
     if scheme.lower() != "bearer" or not separator:
-        raise CredentialError(Reason.CREDENTIAL_MALFORMED, "The Authorization header is not 'Bearer <key>'.")
+        raise UnprovenError(Reason.CREDENTIAL_MALFORMED, "The Authorization header is not 'Bearer <key>'.")
     try:
-        return PresentedCredential(_parse(text.strip(" ")))
+        return _parse(text.strip(" "))
     except ValueError as error:
-        raise CredentialError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
+        raise UnprovenError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
 
 
 def _parse(text: str) -> Token | LegacyToken:

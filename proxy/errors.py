@@ -30,6 +30,7 @@ class Reason(StrEnum):
     KEY_DISABLED = "key_disabled"
     SECRET_RETIRED = "secret_retired"  # noqa: S105 - a word, not a secret
     OWNER_DISABLED = "owner_disabled"
+    TOO_MANY_FAILURES = "too_many_failures"  # of one address, none of which proved a secret
     # the request itself
     REQUEST_UNREADABLE = "request_unreadable"  # not HTTP, or not the HTTP we read
     HEAD_TOO_LARGE = "head_too_large"
@@ -109,6 +110,10 @@ class CredentialError(Refusal):
     """
 
     key_id: str | None = None
+
+
+class UnprovenError(CredentialError):
+    """What was presented is malformed, unknown or wrong: nobody has proven a secret. It counts against its address."""
 
 
 class RequestError(Refusal):

@@ -22,6 +22,7 @@ from proxy.database import Database
 from proxy.discovery import NOTHING, Discovery
 from proxy.envelope import LOOPBACK_NAMES
 from proxy.errors import ConfigError, Fault
+from proxy.failures import FailureLimiter
 from proxy.forwarding import Destination
 from proxy.front_door import DoorRules
 from proxy.keys.digests import Digests
@@ -171,6 +172,10 @@ def open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     )
     stack.callback(hasher.close)
     return hasher
+
+
+def make_limiter(settings: Settings) -> FailureLimiter:
+    return FailureLimiter(burst=settings.failures.burst, per_second=settings.failures.per_second)
 
 
 def make_memory(settings: Settings, news: NewsLog, clock: Clock) -> Memory:

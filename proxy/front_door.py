@@ -40,6 +40,7 @@ from proxy.errors import (
     UnavailableError,
     UpstreamError,
 )
+from proxy.failures import FailureLimiter
 from proxy.forwarding import Forwarder, Outbound
 from proxy.handles import Binder, find_task_ids
 from proxy.headers import SAFETY, SERVER
@@ -88,6 +89,7 @@ class FrontDoor:
         rules: DoorRules,
         live: LivePolicy,
         verifier: Verifier,
+        failures: FailureLimiter,
         registry: Registry,
         session_store: SessionStore,
         task_store: TaskStore,
@@ -101,6 +103,7 @@ class FrontDoor:
         self._rules = rules
         self._live = live
         self._verifier = verifier
+        self._failures = failures
         self._registry = registry
         self._session_store = session_store
         self._task_store = task_store
@@ -120,8 +123,9 @@ class FrontDoor:
         try:
             response = await self._walk(request, passage)
             outcome, status = passage.ended or (FORWARDED if passage.match else PUBLISHED), response.status
-        except Refusal as refusal:
+        except Refusal as refused:
             check_unanswered(request)
+            refusal = self._failures.weigh(refused, passage.address, self._clock.boot())
             if isinstance(refusal, CredentialError) and refusal.key_id is not None:
                 passage.key_id = KeyId(refusal.key_id)
             response = self._refuse(refusal, request, passage)

@@ -37,6 +37,7 @@ from proxy.settings_shapes import (
     MiB,
     ProxyNetwork,
     PublicUrl,
+    Rate,
     Realm,
     Seconds,
     Section,
@@ -252,6 +253,11 @@ class HashingSettings(Section):
     timeout_seconds: Seconds = Field(2.0, ge=0.05, le=60, description="until a hash must be done")
 
 
+class FailuresSettings(Section):
+    burst: Count = Field(20, ge=1, le=100_000, description="invalid keys of one address at once")
+    per_second: Rate = Field(1.0, ge=0.01, le=10_000, description="invalid keys of one address from then on")
+
+
 class CacheSettings(Section):
     max_proofs: Count = Field(100_000, ge=1, le=10_000_000, description="proven tokens remembered")
     max_states: Count = Field(50_000, ge=1, le=10_000_000, description="key states remembered")
@@ -321,6 +327,7 @@ class Settings(Section):
     assertions: AssertionsSettings = Field(AssertionsSettings(), description="what upstreams are told of the caller")
     server: ServerSettings = Field(ServerSettings(), description="limits of the front door")
     hashing: HashingSettings = Field(HashingSettings(), description="what proving a secret costs")
+    failures: FailuresSettings = Field(FailuresSettings(), description="how many invalid keys are answered in full")
     cache: CacheSettings = Field(CacheSettings(), description="what is remembered between requests")
     revocation: RevocationSettings = Field(RevocationSettings(), description="how fast a revoked key dies")
     sessions: SessionsSettings = Field(SessionsSettings(), description="MCP sessions of the upstream")

@@ -110,6 +110,7 @@ def check_database_url(value: SecretStr | None) -> SecretStr | None:
 
 
 Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Rate = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # a second
 Count = Annotated[int, Field(strict=True)]
 KiB: Final = 1024
 MiB: Final = 1024 * KiB

@@ -13,7 +13,15 @@ from collections.abc import Callable
 
 from proxy.clock import Clock, DatabaseClock
 from proxy.credentials import PresentedCredential
-from proxy.errors import CredentialError, DatabaseError, DeniedError, Reason, Refusal, UnavailableError
+from proxy.errors import (
+    CredentialError,
+    DatabaseError,
+    DeniedError,
+    Reason,
+    Refusal,
+    UnavailableError,
+    UnprovenError,
+)
 from proxy.identity import KeyId, Principal
 from proxy.keys.digests import Digests
 from proxy.keys.hashing import ForeignHashError, Hasher, MismatchError
@@ -46,9 +54,10 @@ def refuse_key(reason: Reason, key_id: KeyId | None = None) -> CredentialError:
     return refusal
 
 
-def refuse_unknown() -> CredentialError:
-    """One answer for an unknown id and a wrong secret."""
-    return CredentialError(Reason.CREDENTIAL_INVALID, "This API key is not valid.")
+def refuse_unknown(*, proven: bool = False) -> CredentialError:
+    """One answer for an unknown id and a wrong secret. `proven`: whoever asks held the right one, by its tag at least,
+    and the row is what is wrong."""
+    return (CredentialError if proven else UnprovenError)(Reason.CREDENTIAL_INVALID, "This API key is not valid.")
 
 
 def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
@@ -126,7 +135,7 @@ class Verifier:
                 proof = None  # it may be another key's now: only a token of our own form names its key
                 continue
             if state.record is None:
-                raise refuse_unknown()
+                raise refuse_unknown(proven=proof is not None)
             if proof is None or not _still_fits(proof, state.record):
                 proof = await self._prove(token, digest, state.record)
                 continue  # hashing took its time: look at the state again
@@ -224,10 +233,10 @@ class Verifier:
         except MismatchError as error:
             # One in 2^32 by chance: rather a row whose tag and hash were not made together.
             log.error("argon2_failed_after_tag_matched", key_id=token.key_id)
-            raise refuse_unknown() from error
+            raise refuse_unknown(proven=True) from error
         except ForeignHashError as error:
             log.error("argon2_string_not_ours", key_id=token.key_id, error=str(error))
-            raise refuse_unknown() from error
+            raise refuse_unknown(proven=True) from error
 
     def _form_principal(self, state: KeyState, record: KeyRecord, proof: Proof, now: float) -> Principal | None:
         """None when the key or the secret may not be used at boot time `now`."""

@@ -48,6 +48,7 @@ def form_settings(database_url: str, upstream_url: str, **sections: dict[str, An
     )
     defaults: dict[str, dict[str, Any]] = {
         "hashing": {"memory_cost_kib": 1024},
+        "failures": {"burst": 10_000},  # tests are full of them
         "revocation": {"heartbeat_seconds": 0.1, "lease_seconds": 0.5, "grace_seconds": 0.25},
         "database": {"query_timeout_seconds": 0.4, "pool_min_size": 1, "pool_max_size": 4},
     }

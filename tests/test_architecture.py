@@ -28,7 +28,14 @@ OWNERS = {
     },
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
-    "cachetools": {"decision_records.py", "assertions.py", "keys/digests.py", "memory.py", "session_store.py"},
+    "cachetools": {
+        "decision_records.py",
+        "assertions.py",
+        "failures.py",
+        "keys/digests.py",
+        "memory.py",
+        "session_store.py",
+    },  # fmt: skip
     "cryptography": {"assertions.py", "sealing.py"},
     "httptools": {"upstream_answer.py"},
     "prometheus_client": {"metrics.py"},

@@ -14,7 +14,7 @@ from proxy.errors import Reason, Refusal
 PLAIN, RPC, MODERN = Dialect(False), Dialect(True), Dialect(True, modern=True)
 FORBIDDING = Dialect(True, rpc_denials="http-403")
 DENIAL = {"missing": ["workflow:run:a", "agent:list"], "rule": "r", "allow": ["GET"]}
-STATUSES = {200, 400, 401, 403, 404, 405, 406, 408, 413, 415, 417, 421, 431, 501, 502, 503, 504, 505}
+STATUSES = {200, 400, 401, 403, 404, 405, 406, 408, 413, 415, 417, 421, 429, 431, 501, 502, 503, 504, 505}
 
 
 def answer(refusal: Refusal, dialect: Dialect) -> tuple[int, dict[str, str], dict[str, Any]]:

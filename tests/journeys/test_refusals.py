@@ -56,6 +56,7 @@ HERE = {
 # Reasons this walk cannot be brought to give on demand.
 ELSEWHERE = {
     Reason.TOO_MANY_CONNECTIONS: "tests/test_client_connection.py",
+    Reason.TOO_MANY_FAILURES: "tests/journeys/test_failures.py",
     Reason.HASHING_BUSY: "tests/keys/test_hashing.py",
     Reason.DATABASE_SILENT: "tests/faults/test_lost_news.py",
 }
