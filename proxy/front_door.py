@@ -117,7 +117,7 @@ class FrontDoor:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
-        passage = self._recorder.start(request.method, secrets.token_hex(8))
+        passage = self._recorder.start(request.method, secrets.token_hex(8), request.headers.get("User-Agent"))
         outcome: str = CLIENT_LEFT
         status = 499
         try:
@@ -128,6 +128,7 @@ class FrontDoor:
             refusal = self._failures.weigh(refused, passage.address, self._clock.boot())
             if isinstance(refusal, CredentialError) and refusal.key_id is not None:
                 passage.key_id = KeyId(refusal.key_id)
+            self._recorder.note_refusal(passage, refusal)
             response = self._refuse(refusal, request, passage)
             outcome, status = refusal.reason, response.status
             if isinstance(refusal, UpstreamError) and passage.match is not None:

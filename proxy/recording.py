@@ -1,7 +1,8 @@
 """What is written down about every request: one decision line, one count, and what the candidate would have said.  [io]
 
 In go what became known of a request on its way through the front door, and how it ended; out go a log line, figures,
-the denials for the audit and the use of rights for whoever narrows keys. Nothing is decided here.
+the denials for the audit, the use of rights for whoever narrows keys, and of keys for whoever watches them. Nothing is
+decided here.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from proxy.client_address import ClientAddress
 from proxy.clock import Clock
 from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
-from proxy.errors import DeniedError, Reason
+from proxy.errors import DeniedError, Reason, Refusal
 from proxy.identity import KeyId, Principal
+from proxy.keys.last_uses import LastUseLog
+from proxy.keys.networks import Networks
 from proxy.live_policy import Flip, LivePolicy
 from proxy.logs import get_logger
 from proxy.messages import Message
@@ -27,6 +30,7 @@ from proxy.metrics import Metrics
 from proxy.policy import RouteMatch
 from proxy.policy.questions import Question
 from proxy.usage import Usage
+from proxy.verification import WORDS
 
 log = get_logger("decision")
 
@@ -48,6 +52,7 @@ class Passage:
     started: float
     http: str
     policy: str  # the revision that decides
+    user_agent: str | None = None
     address: ClientAddress | None = None  # None: a Unix socket, or not known yet
     target: Target | None = field(default=None, repr=False)
     match: RouteMatch | None = None
@@ -65,18 +70,30 @@ class Passage:
 class Recorder:
     """One instance per process."""
 
-    def __init__(self, *, live: LivePolicy, usage: Usage, audit: Audit, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        live: LivePolicy,
+        usage: Usage,
+        audit: Audit,
+        last_uses: LastUseLog,
+        networks: Networks,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
         self._live = live
         self._usage = usage
         self._audit = audit
+        self._last_uses = last_uses
+        self._networks = networks
         self._metrics = metrics
         self._clock = clock
         self._rights = RightsLog()
         self._log = log.bind()  # once: a lazy logger is assembled anew for every line
 
-    def start(self, http: str, request_id: str) -> Passage:
+    def start(self, http: str, request_id: str, user_agent: str | None) -> Passage:
         """The blank page for a request that has just come in."""
-        return Passage(request_id, self._clock.boot(), http, self._live.enforced.revision)
+        return Passage(request_id, self._clock.boot(), http, self._live.enforced.revision, user_agent)
 
     def note_decision(
         self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError
@@ -85,10 +102,25 @@ class Recorder:
         self._keep_decision(passage, principal, query, decided)
         if isinstance(decided, Permit):
             self._usage.count(principal.key_id, decided.rule, decided.scopes, allowed=True)
+            self._note_use(passage, principal)
         else:
             self._note_denial(passage, principal, decided)
         if self._live.candidate is not None:
             self._compare(passage, principal, allowed=isinstance(decided, Permit))
+
+    def _note_use(self, passage: Passage, principal: Principal) -> None:
+        message, address, user_agent = passage.message, passage.address, passage.user_agent
+        assert passage.match is not None
+        what = _get_name(message) or (message and message.method) or passage.match.route.id
+        key_id, secret_version = principal.key_id, principal.secret_version
+        self._last_uses.note_use(key_id, secret_version, what, address, user_agent)
+        if address is not None:
+            self._networks.meet(key_id, secret_version, address, user_agent, passage.request_id)
+
+    def note_refusal(self, passage: Passage, refusal: Refusal) -> None:
+        """The walk has ended. Of a key it is told only when its secret was right: anybody may name one."""
+        if passage.key_id is not None and (isinstance(refusal, DeniedError) or refusal.reason in WORDS):
+            self._last_uses.note_refusal(passage.key_id, refusal.reason, passage.address, passage.user_agent)
 
     def _keep_decision(
         self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError

@@ -41,6 +41,8 @@ from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
 from proxy.heart import Heart, build_heart
 from proxy.keys.hashing import Hasher
+from proxy.keys.last_uses import LastUseLog
+from proxy.keys.networks import Networks
 from proxy.lease import Trust
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
@@ -222,24 +224,30 @@ def _build_recorder(
     stack: AsyncExitStack,
 ) -> Recorder:
     """What it gathers is written beside everything else, and the rest once no request is under way any more."""
+    flush_seconds = settings.usage.flush_seconds
     usage = Usage(
-        database,
-        instance=instance,
-        clock=clock,
-        flush_seconds=settings.usage.flush_seconds,
-        count_dropped=metrics.usage_dropped.inc,
+        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.usage_dropped.inc
+    )
+    last_uses = LastUseLog(
+        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.usage_dropped.inc
     )
     audit = Audit(
-        database,
-        instance=instance,
-        clock=clock,
-        flush_seconds=settings.usage.flush_seconds,
-        count_dropped=metrics.audit_dropped.inc,
+        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.audit_dropped.inc
     )
-    for room in (usage, audit):
-        stack.push_async_callback(room.aclose)
+    networks = Networks(
+        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.audit_dropped.inc
+    )
+    rooms = (usage, last_uses, audit, networks)
+
+    async def write_rest() -> None:
+        await asyncio.gather(*(room.aclose() for room in rooms))  # a database that is away is waited for once
+
+    stack.push_async_callback(write_rest)
+    for room in rooms:
         _run_beside(room.run, lambda: None, stack)  # what is not written is kept, and said
-    return Recorder(live=live, usage=usage, audit=audit, metrics=metrics, clock=clock)
+    return Recorder(
+        live=live, usage=usage, audit=audit, last_uses=last_uses, networks=networks, metrics=metrics, clock=clock
+    )
 
 
 def _build_door(

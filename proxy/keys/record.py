@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from proxy.errors import Reason
 from proxy.identity import KeyId, Owner
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 
+FIRST_SECOND, LAST_SECOND = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 STATUS_REASONS = {"revoked": Reason.KEY_REVOKED, "disabled": Reason.KEY_DISABLED}
 
 
@@ -120,3 +122,8 @@ class KeyRecord:
         yield self.status, self.expires_at
         for ancestor in self.ancestors:
             yield ancestor.status, ancestor.expires_at
+
+
+def form_date(seconds: float) -> datetime:
+    """The nearest date that Python can tell: Postgres knows later ones, and infinity."""
+    return datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 
 import asyncpg
@@ -19,7 +19,8 @@ from proxy.database import Connection, Database
 from proxy.errors import ProxyError
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
-from proxy.keys.record import Ancestor, KeyRecord, Secret
+from proxy.keys.last_uses import COLUMNS, LastRefusal, LastUse, form_last_uses
+from proxy.keys.record import Ancestor, KeyRecord, Secret, form_date
 from proxy.logs import get_logger
 
 log = get_logger("keys")
@@ -50,8 +51,8 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
  WHERE k.id = ANY($1::text[])
 """
 # Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
-SUMMARY = """
-SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
+SUMMARY = f"""
+SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
        CASE WHEN k.status <> 'active' THEN k.status
             WHEN o.disabled_at IS NOT NULL THEN 'owner disabled'
             WHEN k.expires_at <= now() THEN 'expired'
@@ -62,7 +63,7 @@ SELECT k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset
        (SELECT extract(epoch FROM max(s.not_after))::float8 FROM key_secrets s
          WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
-"""
+"""  # noqa: S608
 # A key as the audit compares it: never its secrets, only which one is the newest.
 FACTS = """
 SELECT jsonb_build_object(
@@ -90,8 +91,6 @@ VISIBLE = """
 """
 UNREADABLE = "constraints unreadable"  # in place of `active`: nobody is let in by a key whose limits are unknown
 CLOSED = Constraints.model_construct(sources=())  # what an unreadable one amounts to
-
-FIRST_SECOND, LAST_SECOND = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 
 
 class KeyConflictError(ProxyError):
@@ -121,6 +120,10 @@ class KeySummary:
     constraints: Mapping[str, object] = field(default_factory=dict)
     version: int = 0
     old_secret_until: datetime | None = None
+    last_used_at: datetime | None = None
+    last_used: LastUse | None = None
+    last_refused: LastRefusal | None = None
+    old_secret_last_used_at: datetime | None = None  # by any secret but the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,15 +279,12 @@ DATES = ("expires_at", "created_at", "revoked_at", "old_secret_until")
 
 
 def _form_summary(row: asyncpg.Record) -> KeySummary:
-    dates = {name: _form_date(row[name]) for name in DATES}
+    values = dict(row)
+    uses = form_last_uses(values.pop("last_uses"), values.pop("newest_secret"))
+    dates = {name: None if row[name] is None else form_date(row[name]) for name in DATES}
     constraints = _read_constraints(row["constraints"])
     shown = {"unreadable": row["constraints"][:200]} if constraints is None else constraints.form()
-    return KeySummary(**{**row, **dates, "scopes": tuple(row["scopes"]), "constraints": shown})
-
-
-def _form_date(seconds: float | None) -> datetime | None:
-    """The nearest date that Python can tell."""
-    return None if seconds is None else datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
+    return KeySummary(**values | dates | uses | {"scopes": tuple(row["scopes"]), "constraints": shown})
 
 
 def _form_record(row: asyncpg.Record) -> KeyRecord:

@@ -214,6 +214,7 @@ async def test_the_summary_says_everything_but_the_secret(store: KeyStore) -> No
         "scopes": ("workflow:run", "agent:list"), "status": "active", "expires_at": EXPIRES_AT, "created_at": None,
         "created_by": "test", "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None,
         "issuer": "local", "constraints": {}, "version": summary.version, "old_secret_until": None,
+            "last_used_at": None, "last_used": None, "last_refused": None, "old_secret_last_used_at": None,
     }  # fmt: skip
     assert datetime.now(UTC) - summary.created_at < timedelta(minutes=5)
     assert await store.find_key("key000000001") == summary
