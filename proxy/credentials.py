@@ -66,5 +66,15 @@ def _parse(text: str) -> Token | LegacyToken:
     return parse_legacy_token(text) if len(text) == LEGACY_LENGTH else parse_token(text)
 
 
+def require_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential:
+    """The same where there has to be one. Raises CredentialError."""
+    presented = parse_credential(headers, query)
+    if presented is None:
+        raise CredentialError(
+            Reason.CREDENTIAL_MISSING, "An API key is required: send it as 'Authorization: Bearer <key>'."
+        )
+    return presented
+
+
 def _holds_token(query: str) -> bool:
     return _TOKEN_MEMBERS.search(query) is not None or _KEY.search(query) is not None

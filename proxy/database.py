@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from proxy.errors import DatabaseError
+from proxy.errors import DatabaseError, RowRefusedError
 
 T = TypeVar("T")
 Connection: TypeAlias = asyncpg.Connection
@@ -124,7 +124,8 @@ class Database:
         atomic: bool = True,
         timeout_seconds: float | None = None,
     ) -> T:
-        """Run `work` on one connection, in a transaction when `atomic`. Raises DatabaseError."""
+        """Run `work` on one connection, in a transaction when `atomic`. Raises DatabaseError, and RowRefusedError when
+        the server is well and the row is not."""
         guard_seconds = timeout_seconds or self._timeout_seconds
         held: list[Connection] = []
         task = asyncio.create_task(self._run(work, held, atomic, guard_seconds))
@@ -138,6 +139,8 @@ class Database:
             raise DatabaseError(f"the database did not answer within {guard_seconds:g} s")
         try:
             return task.result()
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise RowRefusedError(describe_failure(error)) from error
         except FOREIGN_ERRORS as error:
             raise DatabaseError(describe_failure(error)) from error
 

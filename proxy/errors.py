@@ -62,6 +62,20 @@ class Reason(StrEnum):
     RIGHTS_CHANGED = "rights_changed"  # while the call ran, the key lost what the call rested on
     HANDLE_UNKNOWN = "handle_unknown"  # a requestState or task of another key, another request, or nobody
     SESSION_UNKNOWN = "session_unknown"  # of another key, or of nobody: never told apart
+    # the management of keys and owners
+    INPUT_INVALID = "input_invalid"  # strict JSON, but not what the endpoint takes
+    SCOPE_MISSING = "scope_missing"  # the `key:*` scope that the endpoint takes
+    RIGHTS_EXCEEDED = "rights_exceeded"
+    EXPIRY_EXCEEDED = "expiry_exceeded"
+    CONSTRAINTS_EXCEEDED = "constraints_exceeded"
+    NOT_A_DESCENDANT = "not_a_descendant"
+    NOT_THE_OWNER = "not_the_owner"
+    TOO_MANY_GENERATIONS = "too_many_generations"
+    OWNER_UNKNOWN = "owner_unknown"  # signed in elsewhere, and not known here
+    TENANT_MISMATCH = "tenant_mismatch"
+    KEY_NOT_FOUND = "key_not_found"  # or another's: never told apart
+    KEY_CONFLICT = "key_conflict"  # with what is stored: a name taken, a key that has ended
+    KEY_CHANGED = "key_changed"  # since the caller read it
     # what we cannot say right now
     TOO_MANY_CONNECTIONS = "too_many_connections"
     HASHING_BUSY = "hashing_busy"
@@ -159,3 +173,7 @@ class ConfigError(ProxyError):
 
 class DatabaseError(ProxyError):
     """The database could not be reached, did not answer in time, or refused the statement."""
+
+
+class RowRefusedError(DatabaseError):
+    """The database answered, and what stands there does not allow the row."""

@@ -19,7 +19,7 @@ from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rp
 from proxy.client_address import Network, find_client_address
 from proxy.client_response import check_unanswered
 from proxy.clock import Clock
-from proxy.credentials import PresentedCredential, parse_credential
+from proxy.credentials import require_credential
 from proxy.discovery import JWKS_PATH, Discovery
 from proxy.endpoints import read_session_member
 from proxy.envelope import (
@@ -47,6 +47,7 @@ from proxy.headers import SAFETY, SERVER
 from proxy.identity import KeyId, Principal
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
+from proxy.management.dispatch import Management
 from proxy.messages import Message, check_mirrored_headers, check_revision, parse_message
 from proxy.metrics import Metrics
 from proxy.policy import RouteMatch
@@ -62,7 +63,7 @@ from proxy.verification import Verifier
 log = get_logger("decision")
 
 # Outcomes that are no refusals.
-FORWARDED, PUBLISHED, CLIENT_LEFT = "forwarded", "published", "client_left"
+FORWARDED, MANAGED, PUBLISHED, CLIENT_LEFT = "forwarded", "managed", "published", "client_left"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -96,6 +97,7 @@ class FrontDoor:
         binder: Binder,
         forwarder: Forwarder,
         public: PublicForwarder,
+        management: Management,
         recorder: Recorder,
         metrics: Metrics,
         clock: Clock,
@@ -110,6 +112,7 @@ class FrontDoor:
         self._binder = binder
         self._forwarder = forwarder
         self._public = public
+        self._management = management
         self._metrics = metrics
         self._clock = clock
         self._recorder = recorder
@@ -122,7 +125,7 @@ class FrontDoor:
         status = 499
         try:
             response = await self._walk(request, passage)
-            outcome, status = passage.ended or (FORWARDED if passage.match else PUBLISHED), response.status
+            outcome, status = passage.ended or _name_outcome(passage), response.status
         except Refusal as refused:
             check_unanswered(request)
             refusal = self._failures.weigh(refused, passage.address, self._clock.boot())
@@ -152,13 +155,17 @@ class FrontDoor:
         published = await self._find_published(target) if request.method == "GET" else None
         if published is not None:
             return web.Response(body=published, content_type="application/json", headers=dict((*SAFETY, SERVER)))
+        if self._management.serves(target.path):
+            check_origin(request.headers, self._rules.allowed_origins)
+            self._check_open()
+            return await self._management.serve(request, target, passage)
         match = self._find_route(request, target, passage)
         if match.route.public:
             _check_no_body(request)
             query = parse_query(target.query, match.route.query_names, match.route.repeatable)
             admit(self._live.enforced, match, request.method, query)
             return await self._public.forward(match, target, request, passage.request_id)
-        presented = self._require_credential(request, target)
+        presented = require_credential(request.headers, target.query)
         parse_query(target.query, match.route.query_names, match.route.repeatable)  # nothing is read for a bad one
         passage.key_id = presented.key_id
         verified = await self._verifier.verify(presented)
@@ -213,17 +220,13 @@ class FrontDoor:
             raise RequestError(
                 Reason.METHOD_NOT_ALLOWED, f"This path takes {', '.join(allowed)}.", data={"allow": allowed}
             )
-        if self.draining:
-            raise UnavailableError(Reason.DRAINING, "This instance is shutting down.", retry_after_seconds=1)
+        self._check_open()
         return match
 
-    def _require_credential(self, request: web.BaseRequest, target: Target) -> PresentedCredential:
-        presented = parse_credential(request.headers, target.query)
-        if presented is None:
-            raise CredentialError(
-                Reason.CREDENTIAL_MISSING, "An API key is required: send it as 'Authorization: Bearer <key>'."
-            )
-        return presented
+    def _check_open(self) -> None:
+        """Raises UnavailableError while shutting down."""
+        if self.draining:
+            raise UnavailableError(Reason.DRAINING, "This instance is shutting down.", retry_after_seconds=1)
 
     def _find_session(self, target: Target, match: RouteMatch, passage: Passage, holder: str) -> None:
         """The session of HTTP+SSE that the URL of a message names, if it was told to this key. Raises Refusal."""
@@ -363,6 +366,12 @@ class FrontDoor:
         answer = form_answer(refusal, PLAIN, realm=self._rules.realm, request_id=request_id)
         self._recorder.record_unread(request_id, refusal.reason, answer.status)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+def _name_outcome(passage: Passage) -> str:
+    if passage.endpoint is not None:
+        return MANAGED
+    return FORWARDED if passage.match else PUBLISHED
 
 
 def _check_no_body(request: web.BaseRequest) -> None:

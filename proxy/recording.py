@@ -7,7 +7,7 @@ decided here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +23,7 @@ from proxy.errors import DeniedError, Reason, Refusal
 from proxy.identity import KeyId, Principal
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
+from proxy.keys.rights import Caller
 from proxy.live_policy import Flip, LivePolicy
 from proxy.logs import get_logger
 from proxy.messages import Message
@@ -34,6 +35,7 @@ from proxy.verification import WORDS
 
 log = get_logger("decision")
 
+MANAGEMENT: Final = "management"  # in place of a route
 PLAIN = Dialect(json_rpc=False)
 MAX_LOGGED_NAME = 200  # characters: methods that name nothing do not bound what stands under `name`
 UNDECIDED: Final[Mapping[str, object]] = MappingProxyType({"rule": None})
@@ -56,6 +58,7 @@ class Passage:
     address: ClientAddress | None = None  # None: a Unix socket, or not known yet
     target: Target | None = field(default=None, repr=False)
     match: RouteMatch | None = None
+    endpoint: str | None = None  # of the management API
     key_id: KeyId | None = None
     message: Message | None = None
     permit: Permit | None = None
@@ -102,17 +105,16 @@ class Recorder:
         self._keep_decision(passage, principal, query, decided)
         if isinstance(decided, Permit):
             self._usage.count(principal.key_id, decided.rule, decided.scopes, allowed=True)
-            self._note_use(passage, principal)
+            what = _get_name(passage.message) or (passage.message and passage.message.method)
+            assert passage.match is not None
+            self._note_use(passage, principal.key_id, principal.secret_version, what or passage.match.route.id)
         else:
             self._note_denial(passage, principal, decided)
         if self._live.candidate is not None:
             self._compare(passage, principal, allowed=isinstance(decided, Permit))
 
-    def _note_use(self, passage: Passage, principal: Principal) -> None:
-        message, address, user_agent = passage.message, passage.address, passage.user_agent
-        assert passage.match is not None
-        what = _get_name(message) or (message and message.method) or passage.match.route.id
-        key_id, secret_version = principal.key_id, principal.secret_version
+    def _note_use(self, passage: Passage, key_id: KeyId, secret_version: int, what: str) -> None:
+        address, user_agent = passage.address, passage.user_agent
         self._last_uses.note_use(key_id, secret_version, what, address, user_agent)
         if address is not None:
             self._networks.meet(key_id, secret_version, address, user_agent, passage.request_id)
@@ -143,6 +145,20 @@ class Recorder:
         scopes = () if smallest is None else (smallest,)
         self._usage.count(principal.key_id, explained.get("rule"), scopes, allowed=False)
         self._audit.note_denial(principal.key_id, principal.owner.id, denial, passage.request_id)
+
+    def note_management(
+        self, passage: Passage, caller: Caller, scopes: Iterable[str], denial: DeniedError | None = None
+    ) -> None:
+        """Someone was let manage keys, resting on these scopes; or was denied it for want of them."""
+        rule = f"{MANAGEMENT}/{passage.endpoint}"
+        passage.decision = {"rule": rule}
+        if caller.key_id is None or caller.secret_version is None:
+            return
+        self._usage.count(caller.key_id, rule, tuple(scopes), allowed=denial is None)
+        if denial is None:
+            self._note_use(passage, caller.key_id, caller.secret_version, rule)
+        else:
+            self._audit.note_denial(caller.key_id, caller.owner.id, denial, passage.request_id)
 
     def _compare(self, passage: Passage, principal: Principal, *, allowed: bool) -> None:
         """Hear the candidate, too. Whatever goes wrong with it is its own fault, and said."""
@@ -178,7 +194,7 @@ class Recorder:
 
     def record(self, passage: Passage, outcome: str, status: int) -> None:
         """It is over."""
-        route = passage.match.route.id if passage.match else "none"
+        route = passage.match.route.id if passage.match else MANAGEMENT if passage.endpoint else "none"
         self._metrics.count_request(route, outcome)
         candidate = self._live.candidate
         if candidate is not None and outcome in UNSERVED and passage.target is not None:
@@ -194,7 +210,7 @@ class Recorder:
             route=route,
             http=passage.http,
             rpc=message.method if message else None,
-            name=_get_name(message),
+            name=passage.endpoint or _get_name(message),
             key_id=passage.key_id,
             policy=passage.policy,
             **passage.decision,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
 
+import orjson
 from aiohttp import web
 
 from proxy import __version__
@@ -43,9 +44,15 @@ from proxy.heart import Heart, build_heart
 from proxy.keys.hashing import Hasher
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
+from proxy.keys.store import KeyStore
 from proxy.lease import Trust
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
+from proxy.management.callers import Callers
+from proxy.management.dispatch import Management
+from proxy.management.endpoints import ENDPOINTS
+from proxy.management.openapi import form_document
+from proxy.management.operations import Operations
 from proxy.metrics import Metrics
 from proxy.ops import build_ops
 from proxy.policy import Policy
@@ -76,6 +83,7 @@ class Proxy:
     live: LivePolicy
     heart: Heart
     door: FrontDoor
+    management: Management
     destinations: Mapping[str, Destination]
     signing_keys: SigningKeys | None
     data_address: Address
@@ -140,10 +148,12 @@ class Proxy:
         self.heart.revocation.end_streams(Reason.DRAINING)
         empty = asyncio.Event()
         self.registry.on_empty = empty.set
-        if len(self.registry):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.server.drain_seconds):
-                    await empty.wait()
+        if not len(self.registry):
+            empty.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.server.drain_seconds):
+                await empty.wait()
+                await self.management.wait_idle()
         self.end_all()
 
     def end_all(self) -> None:
@@ -172,12 +182,14 @@ async def run_proxy(
         live = LivePolicy(policy)
         heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
         recorder = _build_recorder(settings, live, instance, clock, database, metrics, stack)
-        door = _build_door(settings, live, heart, destinations, signing_keys, recorder, metrics)
+        management = _build_management(settings, live, heart, database, hasher, recorder)
+        door = _build_door(settings, live, heart, destinations, signing_keys, recorder, metrics, management)
         proxy = Proxy(
             settings,
             live,
             heart,
             door,
+            management,
             destinations,
             signing_keys,
             settings.listen,
@@ -250,6 +262,23 @@ def _build_recorder(
     )
 
 
+def _build_management(
+    settings: Settings, live: LivePolicy, heart: Heart, database: Database, hasher: Hasher, recorder: Recorder
+) -> Management:
+    return Management(
+        operations=Operations(database, hasher, live, heart.clock),
+        callers=Callers(
+            verifier=heart.verifier,
+            store=KeyStore(database),
+            live=live,
+            now=lambda: heart.database_clock.now(heart.clock.boot()),
+        ),
+        recorder=recorder,
+        bodies=form_body_limits(settings),
+        document=orjson.dumps(form_document(ENDPOINTS, __version__)),
+    )
+
+
 def _build_door(
     settings: Settings,
     live: LivePolicy,
@@ -258,6 +287,7 @@ def _build_door(
     signing_keys: SigningKeys | None,
     recorder: Recorder,
     metrics: Metrics,
+    management: Management,
 ) -> FrontDoor:
     def find_listable(permit: Permit, exchange: Exchange) -> Allow:
         match = permit.match
@@ -286,6 +316,7 @@ def _build_door(
         binder=heart.binder,
         forwarder=forwarder,
         public=PublicForwarder(destinations, form_body_limits(settings)),
+        management=management,
         recorder=recorder,
         metrics=metrics,
         clock=heart.clock,

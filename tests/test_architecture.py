@@ -20,6 +20,7 @@ OWNERS = {
         "fittings.py",
         "forwarding.py",
         "front_door.py",
+        "management/dispatch.py",
         "ops.py",
         "public.py",
         "relay.py",
@@ -35,7 +36,7 @@ OWNERS = {
         "keys/digests.py",
         "memory.py",
         "session_store.py",
-    },  # fmt: skip
+    },
     "cryptography": {"assertions.py", "sealing.py"},
     "httptools": {"upstream_answer.py"},
     "prometheus_client": {"metrics.py"},
@@ -59,6 +60,7 @@ NUMBERS = {
     "session_cleanup.py": {400, 404, 405},  # what the upstream said
     "upstream_answer.py": {599},  # the last status there is
     "upstream_address.py": {443},  # a port
+    "management/models.py": {400},  # days
     "embedded_directory.py": {0o700},  # a mode
 }
 
@@ -88,6 +90,12 @@ TESTED_BY = {
     "cli/policy.py": "tests/cli/test_commands.py",
     "cli/key_options.py": "tests/cli/test_keys_life.py",
     "keys/callers.py": "tests/keys/test_changes.py",
+    "keys/listing.py": "tests/management/test_operations.py",
+    "management/answers.py": "tests/management/test_operations.py",
+    "management/callers.py": "tests/management/test_dispatch.py",
+    "management/endpoints.py": "tests/management/test_openapi.py",
+    "management/models.py": "tests/management/test_operations.py",
+    "policy/reserved.py": "tests/policy/test_faults.py",
     "cli/policy_diff.py": "tests/cli/test_policy_tools.py",
     "live_policy.py": "tests/journeys/test_policy_edits.py",
     "policy_files.py": "tests/journeys/test_policy_edits.py",

@@ -14,7 +14,30 @@ from proxy.errors import Reason, Refusal
 PLAIN, RPC, MODERN = Dialect(False), Dialect(True), Dialect(True, modern=True)
 FORBIDDING = Dialect(True, rpc_denials="http-403")
 DENIAL = {"missing": ["workflow:run:a", "agent:list"], "rule": "r", "allow": ["GET"]}
-STATUSES = {200, 400, 401, 403, 404, 405, 406, 408, 413, 415, 417, 421, 429, 431, 501, 502, 503, 504, 505}
+STATUSES = {
+    200,
+    400,
+    401,
+    403,
+    404,
+    405,
+    406,
+    408,
+    409,
+    412,
+    413,
+    415,
+    417,
+    421,
+    422,
+    429,
+    431,
+    501,
+    502,
+    503,
+    504,
+    505,
+}
 
 
 def answer(refusal: Refusal, dialect: Dialect) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -58,7 +81,22 @@ def test_only_a_known_fault_of_the_caller_says_401_or_403(reason: Reason) -> Non
     status, headers, _ = answer(Refusal(reason, ""), PLAIN)
     if status in (401, 403):
         assert reason.value.startswith(
-            ("credential_", "key_", "owner_", "secret_", "route_", "message_", "rights_", "origin_")
+            (
+                "credential_",
+                "key_",
+                "owner_",
+                "secret_",
+                "route_",
+                "message_",
+                "rights_",
+                "origin_",
+                "scope_",
+                "expiry_",
+                "constraints_",
+                "not_",
+                "too_many_generations",
+                "tenant_",
+            )
         )
     if status == 401:
         assert headers["WWW-Authenticate"].startswith('Bearer realm="aegis"')

@@ -378,4 +378,4 @@ def _parse_id(text: str) -> KeyId:
 
 def _check_future(expires_at: datetime | None, now: float) -> None:
     if expires_at is not None and expires_at.timestamp() <= now:
-        raise MintError(f"expiry {expires_at.isoformat()} lies in the past")
+        raise MintError(f"expiry {expires_at.isoformat()} lies in the past", "expires_at")

@@ -29,7 +29,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 
 
 class MintError(ProxyError):
-    """What was asked for cannot be minted; the text says what to change."""
+    """What was asked for cannot be minted; the text says what to change, and `field` where, if it is at one place."""
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(text)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,35 +108,35 @@ def draw_token(key_id: KeyId | None = None) -> Token:
 def settle_scopes(preset: str | None, scopes: Sequence[str], policy: Policy) -> tuple[str, ...]:
     """Presets expand to a list at creation: later additions to a preset do not widen old keys. Raises MintError."""
     if (preset is not None) == bool(scopes):
-        raise MintError("give either a preset or at least one scope, and not both")
+        raise MintError("give either a preset or at least one scope, and not both", "scopes")
     if preset is not None:
         if preset not in policy.presets:
-            raise MintError(f"unknown preset {preset!r}: choose one of {', '.join(policy.presets)}")
+            raise MintError(f"unknown preset {preset!r}: choose one of {', '.join(policy.presets)}", "preset")
         return tuple(policy.presets[preset].scopes)
     for scope in scopes:
         try:
             policy.check_scope(scope)
         except ValueError as error:
-            raise MintError(str(error)) from error
+            raise MintError(str(error), "scopes") from error
     return tuple(dict.fromkeys(scopes))
 
 
 def check_name(name: str) -> None:
     """Raises MintError unless a key may be called so."""
     if not 1 <= len(name) <= 64 or _UNPRINTABLE.search(name) or name.strip() != name:
-        raise MintError("a key's name has 1 to 64 printable characters and no space at its ends")
+        raise MintError("a key's name has 1 to 64 printable characters and no space at its ends", "name")
 
 
 def check_identifier(word: str, value: str) -> None:
     """Raises MintError unless an owner, tenant or issuer may be called so."""
     if not 1 <= len(value) <= 255 or _UNPRINTABLE.search(value):
-        raise MintError(f"the {word} has 1 to 255 printable characters")
+        raise MintError(f"the {word} has 1 to 255 printable characters", word)
 
 
 def check_tier(tier: str, policy: Policy) -> None:
     """Raises MintError unless the policy knows the tier."""
     if tier not in policy.tiers:
-        raise MintError(f"unknown tier {tier!r}: choose one of {', '.join(policy.tiers)}")
+        raise MintError(f"unknown tier {tier!r}: choose one of {', '.join(policy.tiers)}", "tier")
 
 
 def _check_names(request: MintRequest, policy: Policy) -> None:

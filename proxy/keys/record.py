@@ -50,6 +50,14 @@ class OwnerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a key stands in a list, newest first."""
+
+    created_at: datetime
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
     """One key with everything a decision about it needs, read in one statement."""
 

@@ -50,20 +50,23 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
  WHERE k.id = ANY($1::text[])
 """
-# Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
-SUMMARY = f"""
-SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
+# How a key's status is shown.
+STATUS = """
        CASE WHEN k.status <> 'active' THEN k.status
             WHEN o.disabled_at IS NOT NULL THEN 'owner disabled'
             WHEN k.expires_at <= now() THEN 'expired'
-            ELSE 'active' END AS status,
+            ELSE 'active' END"""
+# Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
+SUMMARY = f"""
+SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
+       {STATUS} AS status,
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
        k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
        k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version,
        (SELECT extract(epoch FROM max(s.not_after))::float8 FROM key_secrets s
          WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
-"""  # noqa: S608
+"""  # noqa: S608 - texts of our own rooms
 # A key as the audit compares it: never its secrets, only which one is the newest.
 FACTS = """
 SELECT jsonb_build_object(
@@ -81,13 +84,6 @@ INSERT INTO audit_events (actor, action, key_id, owner_id, before, after)
 SELECT $1, $2, id, owner_id, (SELECT jsonb_object_agg(key, old) FROM changed),
        coalesce((SELECT jsonb_object_agg(key, new) FROM changed), '{}') || $6::jsonb
   FROM api_keys WHERE id = $3
-"""
-# Whose keys a `rights.View` is about: tenant, owner, and the root of a tree.
-VISIBLE = """
-    ($1::text IS NULL OR o.tenant_id = $1) AND ($2::uuid IS NULL OR o.id = $2) AND ($3::text IS NULL OR k.id IN (
-        WITH RECURSIVE below AS (
-            SELECT $3 AS id UNION SELECT c.id FROM below JOIN api_keys c ON c.parent_id = below.id
-        ) SELECT id FROM below))
 """
 UNREADABLE = "constraints unreadable"  # in place of `active`: nobody is let in by a key whose limits are unknown
 CLOSED = Constraints.model_construct(sources=())  # what an unreadable one amounts to
@@ -174,12 +170,12 @@ class KeyStore:
         rows = await self._database.fetch(
             SUMMARY + " WHERE $1::text IS NULL OR o.subject = $1 ORDER BY k.created_at DESC, k.id", owner
         )
-        return [_form_summary(row) for row in rows]
+        return [form_summary(row) for row in rows]
 
     async def find_key(self, key_id: str) -> KeySummary | None:
         """One key, or None."""
         rows = await self._database.fetch(SUMMARY + " WHERE k.id = $1", key_id)
-        return _form_summary(rows[0]) if rows else None
+        return form_summary(rows[0]) if rows else None
 
     async def revoke_key(self, key_id: str, *, actor: str, reason: str | None = None) -> KeySummary | None:
         """Revoke for good; None when there is no such key. Revoking twice changes nothing."""
@@ -204,7 +200,7 @@ async def read_records(connection: Connection, ids: Sequence[KeyId]) -> dict[Key
 async def find_summary(connection: Connection, key_id: str) -> KeySummary | None:
     """A key as it is shown, or None."""
     row = await connection.fetchrow(SUMMARY + " WHERE k.id = $1", key_id)
-    return _form_summary(row) if row else None
+    return form_summary(row) if row else None
 
 
 async def insert_row(connection: Connection, key: NewKey, owner_id: str, owner: str) -> KeySummary:
@@ -278,7 +274,8 @@ async def _audit(connection: Connection, actor: str, action: str, key_id: str, *
 DATES = ("expires_at", "created_at", "revoked_at", "old_secret_until")
 
 
-def _form_summary(row: asyncpg.Record) -> KeySummary:
+def form_summary(row: asyncpg.Record) -> KeySummary:
+    """A row of `SUMMARY`."""
     values = dict(row)
     uses = form_last_uses(values.pop("last_uses"), values.pop("newest_secret"))
     dates = {name: None if row[name] is None else form_date(row[name]) for name in DATES}

@@ -15,6 +15,7 @@ from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
 from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry
 from proxy.policy.patterns import Pattern, PatternIndex, contains, get_shared, overlaps, parse_path_pattern
 from proxy.policy.queries import build_query
+from proxy.policy.reserved import lies_within
 from proxy.policy.rules import Condition
 from proxy.policy.scopes import Scope, get_scope_fault, is_grantable, is_head, show, simplify
 from proxy.policy.source import Path, Source
@@ -183,6 +184,10 @@ def _check_routes(
     for index, pattern in enumerate(patterns):
         for member, one_of in (("path", pattern), ("messages", messages.get(index))):
             written += [(("routes", index, member), one_of)] if one_of is not None else []
+    for path, pattern in written:
+        if lies_within(pattern):
+            message = f"path {show(pattern.text)} is answered by the proxy itself: it manages keys there"
+            source.add_fault(path, message, "take the route out; management is never forwarded")
     shapes = {(pattern.pieces, pattern.tail) for _, pattern in written}
     for (_, mine), (path, theirs) in combinations(written, 2):
         if overlaps(mine, theirs):

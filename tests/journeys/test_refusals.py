@@ -59,7 +59,13 @@ ELSEWHERE = {
     Reason.TOO_MANY_FAILURES: "tests/journeys/test_failures.py",
     Reason.HASHING_BUSY: "tests/keys/test_hashing.py",
     Reason.DATABASE_SILENT: "tests/faults/test_lost_news.py",
-}
+    **dict.fromkeys(
+        (Reason.INPUT_INVALID, Reason.SCOPE_MISSING, Reason.RIGHTS_EXCEEDED, Reason.EXPIRY_EXCEEDED,
+         Reason.CONSTRAINTS_EXCEEDED, Reason.NOT_A_DESCENDANT, Reason.NOT_THE_OWNER, Reason.TOO_MANY_GENERATIONS,
+         Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT, Reason.KEY_CHANGED),
+        "tests/management/test_faults.py",
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture

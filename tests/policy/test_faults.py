@@ -637,3 +637,32 @@ def test_the_revision_follows_the_bytes() -> None:
     other = parse_policy(f"{_HEAD}routes: [] # changed\n...\n", "policy.yaml")
     again = parse_policy(f"{_HEAD}routes: []\n...\n", "elsewhere.yaml")
     assert one.revision == again.revision != other.revision
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/api-keys", "/v1/api-keys/{id}", "/v1/api-keys/x/**", "/v1/owners/{id}", "/v1/scopes", "/v1/openapi.json"],
+)
+def test_a_route_over_the_management_of_keys_is_refused(path: str) -> None:
+    text = f"""{_HEAD}routes:
+  - id: keys
+    path: "{path}" #!
+    methods: [GET]
+    upstream: api
+    require: workflow:list
+...
+"""
+    check_marked(text, "answered by the proxy itself")
+
+
+@pytest.mark.parametrize("path", ["/v1/**", "/v1/{name}", "/v1/{name}/{id}", "/v1/api-keyring", "/v1/owner"])
+def test_a_route_around_it_serves_the_rest(path: str) -> None:
+    text = f"""{_HEAD}routes:
+  - id: rest
+    path: "{path}"
+    methods: [GET]
+    upstream: api
+    require: workflow:list
+...
+"""
+    assert parse_policy(text, "policy.yaml").routes[0].path == path

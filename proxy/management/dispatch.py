@@ -1,0 +1,199 @@
+"""What was sent to the management API, and what goes back: the only part of it that knows HTTP.  [io]
+
+In goes a request whose target, framing and host have been judged, out comes a whole answer, or a Refusal. Nothing is
+read of a body before its sender is known, and nothing is done before all of it has been judged: JSON that two readers
+could take differently, unknown members and unknown words of the query are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from proxy.credentials import require_credential
+from proxy.envelope import Target, check_json_content_type, parse_query
+from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, UnavailableError
+from proxy.headers import SAFETY, SERVER
+from proxy.keys.changes import KeyNotFoundError, KeyVersionError
+from proxy.keys.minting import MintError
+from proxy.keys.rights import CallerError, RightsError
+from proxy.keys.store import KeyConflictError
+from proxy.logs import get_logger
+from proxy.management.answers import ANSWERS, Call, Outcome
+from proxy.management.callers import Callers
+from proxy.management.endpoints import Endpoint, find_endpoints
+from proxy.management.faults import (
+    find_no_key,
+    refuse_caller,
+    refuse_conflict,
+    refuse_cursor,
+    refuse_input,
+    refuse_rights,
+    refuse_shape,
+    refuse_stale,
+)
+from proxy.management.operations import Operations
+from proxy.management.paging import CursorError
+from proxy.messages import MAX_DEPTH, decode_json
+from proxy.policy.reserved import is_reserved
+from proxy.recording import Passage, Recorder
+from proxy.request_body import BodyLimits, read_body
+
+log = get_logger("management")
+
+MAX_BODY_BYTES: Final = 64 * 1024  # 256 scopes of the longest selectors there are come to as much
+
+
+class Management:
+    """`document`: the OpenAPI document, as it is served."""
+
+    def __init__(
+        self, *, operations: Operations, callers: Callers, recorder: Recorder, bodies: BodyLimits, document: bytes
+    ) -> None:
+        self._operations = operations
+        self._callers = callers
+        self._recorder = recorder
+        self._bodies = replace(bodies, max_body_bytes=MAX_BODY_BYTES)
+        self._document = document
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def serves(self, path: str) -> bool:
+        """Whether a path is this room's to answer, with a refusal at least."""
+        return is_reserved(path)
+
+    async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+        """Answer one request. Raises Refusal."""
+        endpoint, variables = _find_endpoint(request.method, target.path)
+        passage.endpoint = endpoint.name
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            return await self._answer(endpoint, variables, request, target, passage)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no request is under way: a change that was begun is answered."""
+        await self._idle.wait()
+
+    async def _answer(
+        self,
+        endpoint: Endpoint,
+        variables: Mapping[str, str],
+        request: web.BaseRequest,
+        target: Target,
+        passage: Passage,
+    ) -> web.Response:
+        if endpoint.asker == "nobody":
+            _check_no_body(request)
+            _read_query(endpoint, target)
+            return web.Response(body=self._document, headers=_form_headers(passage))
+        presented = require_credential(request.headers, target.query)
+        passage.key_id = presented.key_id
+        query = _read_query(endpoint, target)
+        try:
+            caller = await self._callers.find(presented)
+            passage.key_id = caller.key_id
+            call = Call(caller, variables.get("id", ""), query, await self._read_body(endpoint, request))
+            outcome = await self._perform(endpoint, call, passage)
+        except DatabaseError as error:
+            raise _refuse_database(error, passage) from error
+        headers = _form_headers(passage) | dict(outcome.headers)
+        body = outcome.result.model_dump_json().encode()
+        return web.Response(status=outcome.status, body=body, headers=headers)
+
+    async def _perform(self, endpoint: Endpoint, call: Call, passage: Passage) -> Outcome:
+        """What `keys` says no with, in the words of a refusal."""
+        try:
+            outcome = await ANSWERS[endpoint.name](self._operations, call)
+        except RightsError as error:
+            denial = refuse_rights(error)
+            self._recorder.note_management(passage, call.caller, error.missing, denial)
+            raise denial from error
+        except CallerError as error:
+            raise refuse_caller(error) from error
+        except MintError as error:
+            raise refuse_input([(error.field or "body", str(error))]) from error
+        except CursorError as error:
+            raise refuse_cursor() from error
+        except KeyNotFoundError as error:
+            raise find_no_key() from error
+        except KeyVersionError as error:
+            raise refuse_stale() from error
+        except KeyConflictError as error:
+            raise refuse_conflict(str(error)) from error
+        self._recorder.note_management(passage, call.caller, [] if endpoint.scope is None else [endpoint.scope])
+        return outcome
+
+    async def _read_body(self, endpoint: Endpoint, request: web.BaseRequest) -> BaseModel | None:
+        if endpoint.body is None or (endpoint.body_optional and not request.body_exists):
+            _check_no_body(request)
+            return None if endpoint.body is None else endpoint.body()
+        check_json_content_type(request.headers)
+        body = await read_body(request, self._bodies)
+        value, _ = decode_json(body, max_depth=MAX_DEPTH)
+        try:
+            return endpoint.body.model_validate(value if endpoint.verbatim else orjson.loads(body))
+        except ValidationError as error:
+            raise refuse_shape(error) from None
+
+
+def _find_endpoint(method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
+    """Raises RequestError."""
+    found = find_endpoints(path)
+    if found is None:
+        raise RequestError(Reason.ROUTE_UNKNOWN, "Nothing is served at this path.")
+    methods, variables = found
+    if method not in methods:
+        allowed = sorted(methods)
+        raise RequestError(Reason.METHOD_NOT_ALLOWED, f"This path takes {', '.join(allowed)}.", data={"allow": allowed})
+    return methods[method], variables
+
+
+def _check_no_body(request: web.BaseRequest) -> None:
+    if request.body_exists:
+        raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
+
+
+def _read_query(endpoint: Endpoint, target: Target) -> BaseModel | None:
+    """Raises RequestError."""
+    known = frozenset(endpoint.query.model_fields) if endpoint.query is not None else frozenset[str]()
+    members: Mapping[str, Any] = parse_query(target.query, known)
+    unknown = next((name for name in members if name not in known), None)
+    if unknown is not None:
+        detail = f"This endpoint takes {', '.join(sorted(known))} in its query, and nothing else."
+        raise RequestError(Reason.QUERY_NOT_ALLOWED, detail if known else "This endpoint takes no query.")
+    if endpoint.query is None:
+        return None
+    try:
+        return endpoint.query.model_validate(dict(members))
+    except ValidationError as error:
+        raise refuse_shape(error) from None
+
+
+def _refuse_database(error: DatabaseError, passage: Passage) -> RequestError | UnavailableError:
+    """What contradicts a constraint of the tables is the request's fault; all else is the database's."""
+    log.warning("management_failed", request_id=passage.request_id, endpoint=passage.endpoint, error=str(error))
+    if isinstance(error, RowRefusedError):
+        return refuse_conflict("What is stored does not allow this change")
+    detail = "The key database does not answer right now."
+    return UnavailableError(Reason.DATABASE_SILENT, detail, retry_after_seconds=2)
+
+
+def _form_headers(passage: Passage) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Cache-Control": "no-store",
+        "X-Request-Id": passage.request_id,
+        **dict((*SAFETY, SERVER)),
+    }

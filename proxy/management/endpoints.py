@@ -1,0 +1,86 @@
+"""What there is: one row for each endpoint of the management API.  [pure]
+
+The table feeds dispatch and the OpenAPI document, so that neither knows one that the other does not. What an endpoint
+does stands in `answers`, by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import BaseModel
+
+from proxy.errors import Reason
+from proxy.keys.rights import ACTION_SCOPES, Action
+from proxy.management.models import Grantables, Key, KeyPage, KeyQuery, NewKey, WantedKey
+from proxy.policy.patterns import PatternIndex, parse_path_pattern
+
+RIGHTS: Final = (
+    Reason.RIGHTS_EXCEEDED, Reason.EXPIRY_EXCEEDED, Reason.CONSTRAINTS_EXCEEDED, Reason.NOT_A_DESCENDANT,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`action`: what it takes a scope for; None: nothing, or the caller alone. `answers`: by status.
+
+    `asker`: who may ask. `refusals`: beyond what any request may be refused for.
+    """
+
+    name: str
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    summary: str
+    answers: Mapping[int, type[BaseModel]]
+    action: Action | None = None
+    asker: Literal["nobody", "caller", "key", "admin"] = "caller"
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    body_optional: bool = False
+    refusals: tuple[Reason, ...] = ()
+    idempotent: bool = False  # takes Idempotency-Key
+    conditional: bool = False  # takes If-Match
+    verbatim: bool = False  # numbers of its body are read as the data path reads them
+
+    @property
+    def scope(self) -> str | None:
+        """What the caller has to hold."""
+        return None if self.action is None else ACTION_SCOPES[self.action]
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        "list_api_keys", "GET", "/v1/api-keys", "The keys that the caller may see, newest first.", {200: KeyPage},
+        "list", query=KeyQuery,
+    ),
+    Endpoint(
+        "create_api_key", "POST", "/v1/api-keys", "A new key; its token is shown this once.", {201: NewKey, 200: Key},
+        "mint", body=WantedKey, refusals=(*RIGHTS, Reason.TOO_MANY_GENERATIONS, Reason.KEY_CONFLICT), idempotent=True,
+    ),
+    Endpoint(
+        "show_api_key", "GET", "/v1/api-keys/{id}", "One key.", {200: Key}, "read",
+        refusals=(Reason.KEY_NOT_FOUND,),
+    ),
+    Endpoint(
+        "list_scopes", "GET", "/v1/scopes", "What the caller may give to a key, and why not the rest.",
+        {200: Grantables},
+    ),
+    Endpoint("show_openapi", "GET", "/v1/openapi.json", "This document.", {}, asker="nobody"),
+)  # fmt: skip
+
+
+def _index() -> PatternIndex[Mapping[str, Endpoint]]:
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in ENDPOINTS:
+        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+    return PatternIndex((parse_path_pattern(path), methods) for path, methods in by_path.items())
+
+
+_INDEX: Final = _index()
+
+
+def find_endpoints(path: str) -> tuple[Mapping[str, Endpoint], Mapping[str, str]] | None:
+    """What a canonical path takes, by method, and its variables; None when there is nothing."""
+    return _INDEX.find(path)

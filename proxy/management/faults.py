@@ -1,0 +1,78 @@
+"""How no is said to whoever manages keys: domain errors and faults of input, as refusals.  [pure]
+
+In go what `keys` raises and what pydantic found wrong, out comes a `Refusal` with its reason. What was sent is not
+repeated beyond the name of a member, and nothing here knows a status number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from proxy.errors import CredentialError, DeniedError, Reason, Refusal, RequestError
+from proxy.keys.rights import CallerError, RightsError
+from proxy.policy.scopes import show
+
+MAX_FAULTS: Final = 20
+RIGHTS: Final[Mapping[str, Reason]] = {
+    "scope_missing": Reason.SCOPE_MISSING,
+    "rights_exceeded": Reason.RIGHTS_EXCEEDED,
+    "expiry_exceeded": Reason.EXPIRY_EXCEEDED,
+    "constraints_exceeded": Reason.CONSTRAINTS_EXCEEDED,
+    "not_a_descendant": Reason.NOT_A_DESCENDANT,
+    "not_the_owner": Reason.NOT_THE_OWNER,
+    "too_many_generations": Reason.TOO_MANY_GENERATIONS,
+}
+FOREIGN: Final[Mapping[str, Reason]] = {
+    CallerError.UNKNOWN_OWNER: Reason.OWNER_UNKNOWN,
+    CallerError.FOREIGN_TENANT: Reason.TENANT_MISMATCH,
+}
+
+
+def refuse_rights(error: RightsError) -> DeniedError:
+    """Understood, and not the caller's to do."""
+    return DeniedError(RIGHTS[error.code], f"{error.detail}.", data={"missing": list(error.missing)})
+
+
+def refuse_caller(error: CallerError) -> Refusal:
+    """Whoever asks may not ask, or not any more."""
+    foreign = FOREIGN.get(error.code)
+    if foreign is not None:
+        return RequestError(foreign, f"{error.detail}.")
+    return CredentialError(Reason(error.code), f"{error.detail}.")
+
+
+def refuse_input(faults: Iterable[tuple[str, str]]) -> RequestError:
+    """`faults`: which member, and what is wrong with it."""
+    listed = [{"field": show(field), "message": message} for field, message in faults][:MAX_FAULTS]
+    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in listed)
+    return RequestError(Reason.INPUT_INVALID, f"{detail}.", data={"faults": listed})
+
+
+def refuse_shape(error: ValidationError) -> RequestError:
+    """What a model does not take."""
+    return refuse_input(
+        (".".join(map(str, detail["loc"])) or "body", detail["msg"].removeprefix("Value error, "))
+        for detail in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+def refuse_cursor() -> RequestError:
+    return refuse_input([("cursor", "not one that this list gave out")])
+
+
+def refuse_conflict(detail: str) -> RequestError:
+    """It contradicts what is stored."""
+    return RequestError(Reason.KEY_CONFLICT, f"{detail}.")
+
+
+def refuse_stale() -> RequestError:
+    """It has changed since the caller read it."""
+    return RequestError(Reason.KEY_CHANGED, "The key has changed since it was read: read it again.")
+
+
+def find_no_key() -> RequestError:
+    """One answer for what is not there and for what is another's."""
+    return RequestError(Reason.KEY_NOT_FOUND, "There is no such API key.")

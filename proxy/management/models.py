@@ -1,0 +1,311 @@
+"""What goes into the management API and what comes out; the OpenAPI document follows from it.  [pure]
+
+In goes plain JSON, out come frozen values, or pydantic's faults. Only shape is judged here, strictly: unknown members
+are refused. What a scope or a preset is, the policy knows.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from proxy.keys.constraints import Constraints
+
+MAX_PAGE: Final = 200
+DEFAULT_PAGE: Final = 50
+MAX_SCOPES: Final = 256  # of one key: every verification reads them, and every change compares them with each other
+MAX_TEXT: Final = 255
+MAX_CURSOR: Final = 200
+MAX_DAYS: Final = 400  # as long as usage is kept
+KeyStatus = Literal["active", "disabled", "revoked", "expired", "owner_disabled", "constraints_unreadable"]
+WantedStatus = Literal["active", "disabled", "revoked", "expired"]
+Expiry = Literal["7d", "30d", "90d", "1y", "never"]
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _read_moment(value: object) -> object:
+    """RFC 3339, and nothing that two readers could take for different instants."""
+    if not isinstance(value, str):
+        return value
+    if _MOMENT.fullmatch(value) is None:
+        raise ValueError("a date and time with its zone, such as 2027-01-31T00:00:00Z")
+    return datetime.fromisoformat(value.upper())
+
+
+def _split(value: object) -> object:
+    """One member of a query may hold several words, between commas."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _refuse_nul(text: str) -> str:
+    """What no table takes."""
+    if "\0" in text:
+        raise ValueError("holds a character that cannot be stored")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_refuse_nul)]
+Name = Annotated[str, Field(min_length=1, max_length=64, description="Printable, without a space at its ends.")]
+Scopes = Annotated[tuple[Text, ...], Field(strict=False, max_length=MAX_SCOPES)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_read_moment)]
+Limit = Annotated[int, Field(strict=False, ge=1, le=MAX_PAGE)]
+Cursor = Annotated[str, Field(min_length=1, max_length=MAX_CURSOR, description="As `next_cursor` gave it.")]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Output(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# In
+
+
+class Nothing(_Input):
+    """An empty object."""
+
+
+class _Expiring(_Input):
+    """`expires_at`: null means never. Of the two, one at most."""
+
+    expires_at: Moment | None = Field(None, description="null: never.")
+    expires_in: Expiry | None = None
+
+    @field_validator("expires_in")
+    @classmethod
+    def _check_one(cls, value: Expiry | None, info: ValidationInfo) -> Expiry | None:
+        if value is not None and info.data.get("expires_at") is not None:
+            raise ValueError("give either expires_at or expires_in, and not both")
+        return value
+
+    @property
+    def says_expiry(self) -> bool:
+        """Whether either is given; an explicit null of `expires_at` is."""
+        return self.expires_in is not None or "expires_at" in self.model_fields_set
+
+
+class WantedKey(_Expiring):
+    """Exactly one of `preset` and `scopes`. Without an expiry: 90 days, or until the key that makes it expires."""
+
+    name: Name
+    preset: Text | None = None
+    scopes: Scopes | None = None
+    constraints: Constraints | None = None
+
+
+class KeyPatch(_Expiring):
+    """What is to change; what is absent or null stays as it is, except that `expires_at: null` means never.
+    `constraints` replaces all of them."""
+
+    name: Name | None = None
+    preset: Text | None = None
+    scopes: Scopes | None = None
+    constraints: Constraints | None = None
+
+
+class WantedRotation(_Input):
+    """`compromised`: the old secret ends now, and so does every key that was made by this one."""
+
+    grace: Literal["now", "1h", "24h", "7d"] = Field("1h", description="How long the old secret stays good.")
+    compromised: bool = False
+
+
+class AskedRequest(_Input):
+    """One of three: a tool call, an HTTP request (`path` with its query), or any JSON-RPC request."""
+
+    tool: Text | None = None
+    arguments: dict[str, Any] | None = None
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] | None = None
+    path: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    rpc: Text | None = None
+    params: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> AskedRequest:
+        if [self.tool, self.path, self.rpc].count(None) != 2:
+            raise ValueError("ask for one of: tool (with arguments), path (with method), rpc (with params)")
+        strays = {"arguments": self.tool, "method": self.path, "params": self.rpc}
+        for name, subject in strays.items():
+            if subject is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to another question")
+        return self
+
+
+class WantedOwner(_Input):
+    """`issuer`: the identity provider that calls it `subject`. `tier`: the policy's default unless given."""
+
+    subject: Text
+    issuer: Text | None = None
+    tier: Text | None = None
+
+
+class OwnerPatch(_Input):
+    """What is to change; what is absent or null stays as it is."""
+
+    tier: Text | None = None
+    disabled: bool | None = None
+
+
+# In, by query
+
+
+class KeyQuery(_Input):
+    """Keys that meet all that is given, newest first."""
+
+    limit: Limit = DEFAULT_PAGE
+    cursor: Cursor | None = None
+    q: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_refuse_nul)] | None = Field(
+        None, description="Part of a name or an id, in any case."
+    )
+    status: Annotated[tuple[WantedStatus, ...], BeforeValidator(_split), Field(strict=False)] | None = Field(
+        None, description="One or several, between commas."
+    )
+    preset: Text | None = None
+    owner: Text | None = Field(None, description="A subject; for whoever sees other owners' keys.")
+    sort: Literal["created"] = "created"
+
+
+class PageQuery(_Input):
+    """One page."""
+
+    limit: Limit = DEFAULT_PAGE
+    cursor: Cursor | None = None
+
+
+class UsageQuery(_Input):
+    """So many days, today included."""
+
+    days: Annotated[int, Field(strict=False, ge=1, le=MAX_DAYS)] = 30
+
+
+class RevocationQuery(_Input):
+    """Why, for the audit."""
+
+    reason: Text | None = None
+
+
+# Out
+
+
+class LastUse(_Output):
+    """The last time a key was let in; `count`: how often ever."""
+
+    at: datetime
+    address: str | None
+    user_agent: str | None
+    tool: str = Field(description="What it named: a tool, a method, a route or an operation.")
+    count: int
+
+
+class LastRefusal(_Output):
+    """The last time a key was refused."""
+
+    at: datetime
+    reason: str
+
+
+class Key(_Output):
+    """A key as everybody may see it who may see it at all: never any part of a secret."""
+
+    id: str
+    name: str
+    owner: str = Field(description="The owner's subject.")
+    issuer: str
+    tenant_id: str
+    tier: str
+    preset: str | None
+    scopes: tuple[str, ...]
+    status: KeyStatus
+    expires_at: datetime | None
+    created_at: datetime
+    created_by: str
+    parent_id: str | None
+    constraints: dict[str, Any]
+    version: int
+    old_secret_until: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str | None
+    revoked_reason: str | None
+    last_used_at: datetime | None
+    last_used: LastUse | None
+    last_refused: LastRefusal | None
+    old_secret_last_used_at: datetime | None
+
+
+class KeyPage(_Output):
+    """`next_cursor`: null when there are no more."""
+
+    api_keys: tuple[Key, ...]
+    next_cursor: str | None
+
+
+class NewKey(Key):
+    """A key with its token, for the one sight of it."""
+
+    key: str = Field(repr=False, description="The token. It is not stored, and never shown again.")
+
+
+class GrantableScope(_Output):
+    """A scope of the catalogue. `selectors`: what of it may be given where not all of it may."""
+
+    scope: str
+    title: str
+    selector: str | None
+    may: bool
+    why_not: str | None
+    selectors: tuple[str, ...]
+
+
+class GrantablePreset(_Output):
+    """A preset may be given whole, or not at all."""
+
+    name: str
+    title: str
+    scopes: tuple[str, ...]
+    may: bool
+    why_not: str | None
+    missing: tuple[str, ...]
+
+
+class Grantables(_Output):
+    """What this caller may give to a key, and why not the rest."""
+
+    scopes: tuple[GrantableScope, ...]
+    presets: tuple[GrantablePreset, ...]
+    expiries: tuple[Expiry, ...]
+
+
+class Fault(_Output):
+    """What is wrong with one member."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `error` is `detail` once more, for the platform's clients; some codes have further members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    error: str
+    missing: tuple[str, ...] | None = Field(None, description="Scopes that would have been needed.")
+    faults: tuple[Fault, ...] | None = None
