@@ -32,5 +32,5 @@ def find_wait(retry: Retry, attempt: int, failure: Failure, chance: float) -> fl
         return None
     if failure.retry_after is not None and failure.retry_after > retry.longest_wait:
         return None
-    most = min(retry.longest_wait, retry.first_wait * 2.0 ** min(attempt - 1, 30))
+    most = min(retry.longest_wait, retry.first_wait * 2.0 ** min(attempt - 1, 1000))
     return max(most * (1 + chance) / 2, failure.retry_after or 0.0)
