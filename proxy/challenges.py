@@ -90,6 +90,13 @@ TABLE: dict[Reason, Row] = {
     Reason.KEY_NOT_FOUND: Row(404, "API key not found"),
     Reason.KEY_CONFLICT: Row(409, "Contradicts what is stored"),
     Reason.KEY_CHANGED: Row(412, "Changed since it was read"),
+    # No challenge: another credential is not what is asked for, and editors start OAuth on `insufficient_scope`.
+    Reason.ADDRESS_NOT_ALLOWED: Row(403, "Address not allowed for this key"),
+    # RFC 6585 section 4. MCP clients survive it: the SDKs fail this one request and keep the session, the one in Python
+    # with the words of the body, where nobody else sees Retry-After.
+    Reason.RATE_EXCEEDED: Row(429, "Too many requests of this key"),
+    Reason.CALLS_EXCEEDED: Row(429, "Too many calls of this key"),
+    Reason.STREAMS_EXCEEDED: Row(429, "Too many streams of this key"),
     # Never 401 or 403 for what we cannot know: clients throw keys away on those.
     Reason.TOO_MANY_CONNECTIONS: Row(503, "Too many connections", close=True),
     Reason.HASHING_BUSY: Row(503, "Busy"),
@@ -111,6 +118,9 @@ _DENIALS = frozenset({Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED})
 _JUDGEMENTS = _DENIALS | {Reason.METHOD_UNKNOWN, Reason.HANDLE_UNKNOWN}
 # What a server would answer in JSON-RPC; everything else is refused in HTTP.
 _ANSWERS = _JUDGEMENTS | {Reason.PARAMS_INVALID, Reason.CAPABILITY_MISSING}
+_LIMITS = frozenset({Reason.RATE_EXCEEDED, Reason.CALLS_EXCEEDED})
+# By HTTP+SSE: a message that is answered 429 is the last one the SDK in Python ever sends (its writer falls over).
+_TOLD_APART = _ANSWERS | _LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +167,10 @@ def form_answer(
 
 
 def is_told_apart(refusal: Refusal, dialect: Dialect) -> bool:
-    """Whether the client waits for this on its stream: there is an id to answer, and it is an answer of JSON-RPC's."""
+    """Whether the client waits for this on its stream: there is an id to answer, and the refusal is of the message
+    alone."""
     by_status = dialect.rpc_denials == "http-403" and refusal.reason in _DENIALS
-    return dialect.apart and refusal.rpc_id is not None and refusal.reason in _ANSWERS and not by_status
+    return dialect.apart and refusal.rpc_id is not None and refusal.reason in _TOLD_APART and not by_status
 
 
 def form_acknowledgement(request_id: str) -> Answer:
@@ -172,7 +183,7 @@ def form_rpc_error(refusal: Refusal, request_id: str) -> bytes:
     """The refusal as a JSON-RPC error answer. Codes of our own lie outside -32768 to -32000, which are reserved."""
     row = TABLE[refusal.reason]
     code = row.rpc_code if row.rpc_code is not None else -(31_000 + row.status)
-    explanation: dict[str, Any] = {"reason": refusal.reason, "request_id": request_id, **(refusal.data or {})}
+    explanation = {"reason": refusal.reason, "request_id": request_id, **_find_members(refusal)}
     error = {"code": code, "message": refusal.detail, "data": explanation}
     return orjson.dumps({"jsonrpc": "2.0", "id": refusal.rpc_id, "error": error})
 
@@ -219,4 +230,10 @@ def form_problem(refusal: Refusal, request_id: str) -> bytes:
         "request_id": request_id,
         "error": refusal.detail,
     }
-    return orjson.dumps(problem | dict(refusal.data or {}))
+    return orjson.dumps(problem | _find_members(refusal))
+
+
+def _find_members(refusal: Refusal) -> dict[str, Any]:
+    """What explains it. Whoever calls by way of an SDK sees the body, and no header."""
+    after = refusal.retry_after_seconds
+    return {**({} if after is None else {"retry_after_seconds": after}), **(refusal.data or {})}

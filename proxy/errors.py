@@ -76,6 +76,11 @@ class Reason(StrEnum):
     KEY_NOT_FOUND = "key_not_found"  # or another's: never told apart
     KEY_CONFLICT = "key_conflict"  # with what is stored: a name taken, a key that has ended
     KEY_CHANGED = "key_changed"  # since the caller read it
+    # what the constraints of keys let in
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    RATE_EXCEEDED = "rate_exceeded"
+    CALLS_EXCEEDED = "calls_exceeded"
+    STREAMS_EXCEEDED = "streams_exceeded"
     # what we cannot say right now
     TOO_MANY_CONNECTIONS = "too_many_connections"
     HASHING_BUSY = "hashing_busy"
@@ -136,6 +141,10 @@ class RequestError(Refusal):
 
 class DeniedError(Refusal):
     """Understood, and not allowed."""
+
+
+class LimitError(Refusal):
+    """Allowed, but not now: the key, or one it descends from, does as much already as its constraints let in."""
 
 
 class UnavailableError(Refusal):

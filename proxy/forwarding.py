@@ -111,6 +111,7 @@ class Forwarder:
             exchange,
             request,
             judge_flow=lambda: self._registry.judge_flow(exchange, self._clock.boot()),
+            turn_into_stream=lambda: self._registry.turn_into_stream(exchange),
             lists=await self._form_view(permit, exchange),
             handles=self._form_handles(permit, destination, outbound),
             endpoints=self._form_endpoints(permit, exchange, destination, outbound),

@@ -45,6 +45,7 @@ from proxy.forwarding import Forwarder, Outbound
 from proxy.handles import Binder, find_task_ids
 from proxy.headers import SAFETY, SERVER
 from proxy.identity import KeyId, Principal
+from proxy.limits import Gate, Kind, check_address
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
 from proxy.management.dispatch import Management
@@ -57,6 +58,7 @@ from proxy.request_body import BodyLimits, RequestUpload, read_body
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Registry
 from proxy.sse import form_event
+from proxy.subscriptions import is_listening
 from proxy.task_store import TaskStore
 from proxy.verification import Verifier
 
@@ -92,6 +94,7 @@ class FrontDoor:
         verifier: Verifier,
         failures: FailureLimiter,
         registry: Registry,
+        gate: Gate,
         session_store: SessionStore,
         task_store: TaskStore,
         binder: Binder,
@@ -107,6 +110,7 @@ class FrontDoor:
         self._verifier = verifier
         self._failures = failures
         self._registry = registry
+        self._gate = gate
         self._session_store = session_store
         self._task_store = task_store
         self._binder = binder
@@ -170,14 +174,15 @@ class FrontDoor:
         passage.key_id = presented.key_id
         verified = await self._verifier.verify(presented)
         passage.key_id = verified.key_id
+        check_address(verified, passage.address)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
             self._find_session(target, match, passage, verified.holder)
-        message = passage.message = await self._read_message(request, match, passage)
+        passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
+        self._gate.admit(principal, passage.address, self._clock.boot())
         permit = passage.permit = self._authorize(principal, passage, target)
-        endless = message is None and request.method == "GET" and match.route.protocol != "http"
-        exchange = self._registry.open(principal, "stream" if endless else "call", permit.scopes)
+        exchange = self._registry.open(principal, _find_kind(passage), permit.scopes, passage.address)
         exchange.revision = passage.policy
         exchange.reauthorize = partial(self._reauthorize, exchange, permit, target)
         try:
@@ -378,3 +383,11 @@ def _check_no_body(request: web.BaseRequest) -> None:
     """Two readers may differ in whether a GET or DELETE has one (RFC 9110 section 9.3.1). Raises RequestError."""
     if request.method not in WITH_BODY and request.body_exists:
         raise RequestError(Reason.BODY_UNEXPECTED, f"A {request.method} request here has no body.")
+
+
+def _find_kind(passage: Passage) -> Kind:
+    """A stream waits for its client to leave. A GET of REST may turn out to be one (`relay`)."""
+    protocol = passage.match.route.protocol if passage.match is not None else "http"
+    if passage.message is None:
+        return "stream" if passage.http == "GET" and protocol != "http" else "call"
+    return "stream" if protocol == "mcp" and is_listening(passage.message) else "call"

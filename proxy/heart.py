@@ -22,6 +22,7 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.reader import KeyReader
 from proxy.keys.store import KeyStore
 from proxy.lease import Lease
+from proxy.limits import Gate
 from proxy.listener import Listener, Pace
 from proxy.live_policy import LivePolicy
 from proxy.metrics import Metrics
@@ -46,6 +47,7 @@ class Heart:
     database_clock: DatabaseClock
     lease: Lease
     registry: Registry
+    gate: Gate
     verifier: Verifier
     session_store: SessionStore
     task_store: TaskStore
@@ -153,6 +155,7 @@ def build_heart(
         database_clock,
         lease,
         registry,
+        Gate(),
         verifier,
         session_store,
         TaskStore(database),

@@ -57,6 +57,7 @@ class Relay:
         request: web.BaseRequest,
         *,
         judge_flow: Callable[[], Flow],
+        turn_into_stream: Callable[[], None],
         lists: ListView,
         handles: Handles,
         endpoints: Endpoints | None,
@@ -68,6 +69,7 @@ class Relay:
         self._exchange = exchange
         self._request = request
         self._judge_flow = judge_flow
+        self._turn_into_stream = turn_into_stream
         self._lists = lists
         self._handles = handles
         self._endpoints = endpoints
@@ -260,7 +262,7 @@ class Relay:
         """Events, flushed one by one as they come, and a last one that says why when they end early."""
         await self.wait_open()
         if self._permit.match.route.protocol == "http" and self._request.method == "GET":
-            self._exchange.kind = "stream"  # only now is it known that it waits for its client to leave
+            self._turn_into_stream()  # only now is it known that it waits for its client to leave
         headers["X-Accel-Buffering"] = "no"
         answer = begin_stream(self._request, response, headers, None)
         limit = self._limits.max_answer_bytes

@@ -311,6 +311,7 @@ def _build_door(
         verifier=heart.verifier,
         failures=make_limiter(settings),
         registry=heart.registry,
+        gate=heart.gate,
         session_store=heart.session_store,
         task_store=heart.task_store,
         binder=heart.binder,

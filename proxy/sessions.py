@@ -8,15 +8,18 @@ Nothing here sends, aborts or awaits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
+from itertools import islice
 
+from proxy.client_address import ClientAddress
 from proxy.clock import DatabaseClock
 from proxy.errors import DeniedError, Reason
 from proxy.identity import KeyId, Principal
 from proxy.lease import Lease
+from proxy.limits import EXCEEDED, Kind, find_limits, is_admitted, refuse_excess
 from proxy.memory import KeyState, Rights
 from proxy.news import News, NewsLog
 from proxy.policy.scopes import covers
@@ -44,9 +47,11 @@ class Exchange:
     scopes that the policy in force now asks of this principal for what was asked then, or None where it refuses it."""
 
     __slots__ = (
+        "address",
         "ended",
         "inject",
         "kind",
+        "number",
         "on_end",
         "on_resume",
         "permitted",
@@ -60,9 +65,20 @@ class Exchange:
         "subjects",
     )
 
-    def __init__(self, principal: Principal, kind: str, scopes: tuple[str, ...], read_sequence: int) -> None:
+    def __init__(
+        self,
+        principal: Principal,
+        kind: Kind,
+        scopes: tuple[str, ...],
+        *,
+        address: ClientAddress | None,
+        read_sequence: int,
+        number: int,
+    ) -> None:
         self.principal = principal
         self.kind = kind
+        self.address = address  # where it was asked for
+        self.number = number  # the later it was opened, the higher
         self.permitted = scopes  # what the permit rests on: judged again when the key's rights or the policy change
         self.rested: tuple[str, ...] = ()  # what is used upstream rests on
         self.reauthorize: Callable[[Principal], tuple[str, ...] | None] | None = None
@@ -104,6 +120,16 @@ class Exchange:
             raise DeniedError(Reason.RIGHTS_CHANGED, "The API key has just lost the right to this.")
 
 
+class Holding:
+    """What is open under one key or owner: how much by which key, and how much of each kind."""
+
+    __slots__ = ("key_ids", "kinds")
+
+    def __init__(self) -> None:
+        self.key_ids: Counter[KeyId] = Counter()  # a key may change hands while it holds some
+        self.kinds: Counter[Kind] = Counter()
+
+
 class Registry:
     """All exchanges of this process. `rights` gives the effective scopes of a record."""
 
@@ -113,7 +139,8 @@ class Registry:
         self._database_clock = database_clock
         self._rights = rights
         self._by_key: dict[KeyId, dict[Exchange, None]] = {}
-        self._by_subject: dict[str, Counter[KeyId]] = {}  # exchanges: a key may change hands while it holds some
+        self._by_subject: dict[str, Holding] = {}
+        self._opened = 0
         self._deadlines: list[tuple[float, KeyId]] = []
         self._noted: set[tuple[float, KeyId]] = set()
         self.on_empty: Callable[[], None] = lambda: None
@@ -152,14 +179,41 @@ class Registry:
         """Every key that holds something."""
         return list(self._by_key)
 
-    def open(self, principal: Principal, kind: str, scopes: tuple[str, ...]) -> Exchange:
-        """Register an exchange, in the same step as the verification it rests on: no await between the two."""
-        exchange = Exchange(principal, kind, scopes, self._news.sequence)
+    def open(
+        self, principal: Principal, kind: Kind, scopes: tuple[str, ...], address: ClientAddress | None
+    ) -> Exchange:
+        """Register an exchange, in the same step as the verification it rests on: no await between the two. Raises
+        LimitError when it is one too many; then nothing is."""
+        self._check_room(principal, kind)
+        self._opened += 1
+        exchange = Exchange(
+            principal, kind, scopes, address=address, read_sequence=self._news.sequence, number=self._opened
+        )
         self._by_key.setdefault(principal.key_id, {})[exchange] = None
         for subject in exchange.subjects:
-            self._by_subject.setdefault(subject, Counter())[principal.key_id] += 1
+            holding = self._by_subject.get(subject)
+            if holding is None:
+                holding = self._by_subject[subject] = Holding()
+            holding.key_ids[principal.key_id] += 1
+            holding.kinds[kind] += 1
         self._note_deadline(principal)
         return exchange
+
+    def _check_room(self, principal: Principal, kind: Kind) -> None:
+        for key_id, limit in find_limits(principal.lineage, principal.constraints, kind):
+            holding = self._by_subject.get(key_id)
+            if holding is not None and holding.kinds[kind] >= limit:
+                raise refuse_excess(principal, key_id, kind, limit)
+
+    def turn_into_stream(self, exchange: Exchange) -> None:
+        """Only its answer says that it waits for its client to leave. Raises LimitError when it is one too many; then
+        it stays a call."""
+        self._check_room(exchange.principal, "stream")
+        for subject in exchange.subjects:
+            kinds = self._by_subject[subject].kinds
+            kinds[exchange.kind] -= 1
+            kinds["stream"] += 1
+        exchange.kind = "stream"
 
     def _note_deadline(self, principal: Principal) -> None:
         """One heap entry per key and instant, however many calls it makes."""
@@ -176,18 +230,19 @@ class Registry:
         if siblings is None or siblings.pop(exchange, exchange) is exchange:
             return
         for subject in exchange.subjects:
-            self._forget_holder(subject, key_id)
+            self._release(subject, exchange)
         if not siblings:
             del self._by_key[key_id]
             if not self._by_key:
                 self.on_empty()
 
-    def _forget_holder(self, subject: str, key_id: KeyId) -> None:
-        holders = self._by_subject[subject]
-        holders[key_id] -= 1
-        if not holders[key_id]:
-            del holders[key_id]
-        if not holders:
+    def _release(self, subject: str, exchange: Exchange) -> None:
+        holding, key_id = self._by_subject[subject], exchange.principal.key_id
+        holding.kinds[exchange.kind] -= 1
+        holding.key_ids[key_id] -= 1
+        if not holding.key_ids[key_id]:
+            del holding.key_ids[key_id]
+        if not holding.key_ids:
             del self._by_subject[subject]
 
     def judge_flow(self, exchange: Exchange, now: float) -> Flow:
@@ -208,29 +263,53 @@ class Registry:
     def find_touched(self, news: News) -> list[KeyId]:
         """The keys whose exchanges a piece of news concerns."""
         subject = news.key_id or news.owner_id
-        return self.key_ids if subject is None else list(self._by_subject.get(subject, ()))
+        if subject is None:
+            return self.key_ids
+        holding = self._by_subject.get(subject)
+        return list(holding.key_ids) if holding is not None else []
 
     def judge(self, state: KeyState, now: float) -> tuple[list[Exchange], list[Exchange]]:
         """Hold a key's exchanges against its fresh state: (those that end, those that may go on).
 
         A state overtaken by news says nothing about an exchange that was opened, or confirmed, on a later one.
         """
-        ended, confirmed = [], []
         overtaken = not self._news.is_current(state.read_sequence, state.subjects)
-        for exchange in self._by_key.get(state.key_id, ()):
-            if exchange.ended is not None or (overtaken and exchange.read_sequence > state.read_sequence):
-                continue
+        judged = [
+            exchange
+            for exchange in self._by_key.get(state.key_id, ())
+            if exchange.ended is None and not (overtaken and exchange.read_sequence > state.read_sequence)
+        ]
+        for exchange in judged:
             exchange.ended = self._find_fault(exchange, state, now)
-            if exchange.ended is not None:
-                ended.append(exchange)
-                continue
+        self._end_surplus(judged, state)
+        confirmed = [exchange for exchange in judged if exchange.ended is None]
+        for exchange in confirmed:
             if state.read_at >= exchange.principal.read_at:
                 exchange.principal = state.get_principal(exchange.principal.secret_version, self._rights)
                 exchange.rejudged = True
             exchange.read_sequence = max(exchange.read_sequence, state.read_sequence)
             self._note_deadline(exchange.principal)  # it may have moved
-            confirmed.append(exchange)
-        return ended, confirmed
+        return [exchange for exchange in judged if exchange.ended is not None], confirmed
+
+    def _end_surplus(self, judged: list[Exchange], state: KeyState) -> None:
+        """What is beyond a limit of the lineage ends, the newest first: what is left is what had been let in, had the
+        limit always been there, and whoever has worked the longest has the most to lose."""
+        if state.record is None:
+            return
+        for kind, reason in EXCEEDED.items():
+            limits = find_limits(state.record.lineage, state.record.limits, kind)
+            surplus = [number for subject, limit in limits for number in self._find_surplus(subject, kind, limit)]
+            for exchange in judged:
+                if surplus and exchange.ended is None and exchange.kind == kind and exchange.number >= min(surplus):
+                    exchange.ended = reason
+
+    def _find_surplus(self, subject: KeyId, kind: Kind, limit: int) -> Iterator[int]:
+        """The number of the first one too many, if there is one."""
+        holding = self._by_subject.get(subject)
+        if holding is not None and holding.kinds[kind] > limit:
+            held = (self._by_key[key_id] for key_id in holding.key_ids)
+            numbers = ((one.number for one in some if one.kind == kind and one.ended is None) for some in held)
+            yield from islice(merge(*numbers), limit, limit + 1)
 
     def _find_fault(self, exchange: Exchange, state: KeyState, now: float) -> Reason | None:
         record = state.record
@@ -245,6 +324,8 @@ class Registry:
             exchange.principal.owner.id,
             exchange.principal.owner.tenant_id,
         )
+        if not is_admitted(principal, exchange.address):
+            return Reason.ADDRESS_NOT_ALLOWED
         permitted = exchange.permitted if exchange.reauthorize is None else exchange.reauthorize(principal)
         if not same_owner or permitted is None:
             return Reason.RIGHTS_CHANGED

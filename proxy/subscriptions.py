@@ -63,11 +63,14 @@ class Subscription:
         ]
 
 
+def is_listening(message: Message | None) -> bool:
+    """Whether the message opens such a stream."""
+    return message is not None and message.kind == "request" and message.method == "subscriptions/listen"
+
+
 def find_subscription(message: Message | None, view: object) -> Subscription | None:
     """The stream that a message opens, if it does."""
-    if message is None or message.kind != "request" or message.method != "subscriptions/listen":
-        return None
-    return Subscription(message, view)
+    return Subscription(message, view) if message is not None and is_listening(message) else None
 
 
 def _find_wanted(params: object) -> list[str]:

@@ -17,6 +17,7 @@ from proxy.errors import (
     CredentialError,
     DatabaseError,
     DeniedError,
+    LimitError,
     Reason,
     Refusal,
     UnavailableError,
@@ -30,6 +31,7 @@ from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord, Secret
 from proxy.keys.token import Token, fast_tag
 from proxy.lease import Lease, Trust
+from proxy.limits import EXCEEDED, RETRY_SECONDS
 from proxy.logs import get_logger
 from proxy.memory import KeyState, Memory, Proof, Rights
 
@@ -66,6 +68,11 @@ def refuse_ended(reason: Reason, rpc_id: str | int | None = None) -> Refusal:
         refusal: Refusal = refuse_key(reason)
     elif reason is Reason.RIGHTS_CHANGED:
         refusal = DeniedError(reason, "While this ran, the API key lost the right to it.")
+    elif reason is Reason.ADDRESS_NOT_ALLOWED:
+        refusal = DeniedError(reason, "While this ran, the API key lost the right to be used from here.")
+    elif reason in EXCEEDED.values():
+        detail = "While this ran, the API key was limited to fewer at once, and this was begun after the others."
+        refusal = LimitError(reason, detail, retry_after_seconds=RETRY_SECONDS)
     elif reason is Reason.CREDENTIAL_INVALID:
         refusal = Refusal(reason, "This API key is no longer valid.")
     else:

@@ -99,8 +99,11 @@ class RawClient:
 
 
 @contextlib.asynccontextmanager
-async def open_raw(address: Address) -> AsyncIterator[RawClient]:
-    reader, writer = await asyncio.open_connection(address.host, address.port, limit=2**24)
+async def open_raw(address: Address, local: str | None = None) -> AsyncIterator[RawClient]:
+    """`local`: the address to come from."""
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, limit=2**24, local_addr=None if local is None else (local, 0)
+    )
     try:
         yield RawClient(reader, writer)
     finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from proxy.database import Database
+from proxy.keys.constraints import parse_constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintRequest, mint
 from proxy.keys.store import KeyStore
@@ -79,6 +81,7 @@ class Stage:
         name: str | None = None,
         tier: str | None = None,
         lifetime: timedelta | None = None,
+        constraints: Mapping[str, Any] = MappingProxyType({}),
     ) -> MintedKey:
         """A key, as the command line would mint it; `scopes` instead of the preset when given."""
         request = MintRequest(
@@ -89,6 +92,7 @@ class Stage:
             preset=None if scopes else preset,
             scopes=scopes,
             expires_at=datetime.now(UTC) + lifetime if lifetime else None,
+            constraints=parse_constraints(constraints),
         )
         minted = await mint(request, policy=self.policy, store=self.store, hasher=self.hasher)
         self.note_secret(minted.token)

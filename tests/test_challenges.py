@@ -90,6 +90,7 @@ def test_only_a_known_fault_of_the_caller_says_401_or_403(reason: Reason) -> Non
                 "message_",
                 "rights_",
                 "origin_",
+                "address_",
                 "scope_",
                 "expiry_",
                 "constraints_",
@@ -148,6 +149,17 @@ def test_what_is_allowed_and_when_to_come_back_are_headers() -> None:
     assert (headers["Allow"], headers["Retry-After"]) == ("GET, POST", "3")
 
 
+def test_when_to_come_back_stands_in_the_body_too_where_no_client_shows_headers() -> None:
+    refusal = Refusal(Reason.RATE_EXCEEDED, "why", retry_after_seconds=3, data={"burst": 1}, rpc_id=1)
+    status, headers, body = answer(refusal, PLAIN)
+    assert (status, headers["Retry-After"], body["retry_after_seconds"], body["burst"]) == (429, "3", 3, 1)
+    status, headers, message = answer(refusal, RPC)
+    assert (status, headers["Retry-After"], message["id"]) == (429, "3", 1)
+    assert message["error"]["data"] == {
+        "reason": "rate_exceeded", "request_id": "0123", "retry_after_seconds": 3, "burst": 1,
+    }  # fmt: skip
+
+
 def test_an_explanation_cannot_take_the_place_of_the_answer_s_own_words() -> None:
     """`data` is about the policy; status, code and request id are the answer's."""
     _, _, body = answer(Refusal(Reason.ROUTE_DENIED, "why", data=DENIAL), PLAIN)
@@ -169,7 +181,7 @@ def test_what_cannot_be_trusted_to_be_followed_by_a_request_closes_the_connectio
 APART = Dialect(json_rpc=True, apart=True)
 TOLD = {
     Reason.MESSAGE_DENIED, Reason.RIGHTS_CHANGED, Reason.METHOD_UNKNOWN, Reason.HANDLE_UNKNOWN, Reason.PARAMS_INVALID,
-    Reason.CAPABILITY_MISSING,
+    Reason.CAPABILITY_MISSING, Reason.RATE_EXCEEDED, Reason.CALLS_EXCEEDED,
 }  # fmt: skip
 
 
@@ -198,6 +210,8 @@ def test_where_answers_come_by_a_stream_no_refusal_looks_like_an_acknowledgement
     assert {reason for reason in TOLD if statuses[reason] == 403} == TOLD - {
         Reason.PARAMS_INVALID,
         Reason.CAPABILITY_MISSING,
+        Reason.RATE_EXCEEDED,
+        Reason.CALLS_EXCEEDED,
     }
 
 

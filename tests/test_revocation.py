@@ -18,6 +18,7 @@ from proxy.identity import KeyId
 from proxy.keys.reader import KeyReader, ReadKeys
 from proxy.keys.record import KeyRecord
 from proxy.lease import Lease, Trust
+from proxy.limits import Kind
 from proxy.memory import KeyState, Memory, Rights
 from proxy.news import EVERYTHING, News, NewsLog, parse_news
 from proxy.revocation import Revocation
@@ -146,10 +147,10 @@ class World:
     def get_trust(self) -> Trust:
         return self.lease.judge(self.clock.boot())
 
-    def open(self, record: KeyRecord, kind: str = "stream") -> Held:
+    def open(self, record: KeyRecord, kind: Kind = "stream") -> Held:
         """What the door does with a key verified now; the relay behind it only takes notes."""
         state = KeyState(record.id, record, self.news.sequence, self.clock.boot())
-        exchange = self.registry.open(state.get_principal(1, find_rights), kind, ())
+        exchange = self.registry.open(state.get_principal(1, find_rights), kind, (), None)
         held = Held(exchange)
 
         def note_end() -> None:

@@ -11,74 +11,25 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.clock import DatabaseClock
 from proxy.errors import Reason
 from proxy.identity import KeyId, OwnerId, Principal
 from proxy.keys.record import KeyRecord
-from proxy.lease import Lease
 from proxy.memory import KeyState
-from proxy.news import EVERYTHING, News, NewsLog
+from proxy.news import EVERYTHING, News
 from proxy.policy.scopes import covers
-from proxy.sessions import Exchange, Flow, Registry
-from tests.clocks import ManualClock
+from proxy.sessions import Exchange, Flow
 from tests.records import (
     ADA,
     BOB,
-    find_rights,
     form_key_id,
     form_secret_token,
     make_ancestor,
     make_record,
     make_secret,
 )
+from tests.registry_desk import GRACE_SECONDS, LEASE_SECONDS, Desk
 
 KEY, OTHER, PARENT = form_key_id(1), form_key_id(2), form_key_id(3)
-LEASE_SECONDS, GRACE_SECONDS = 2.0, 1.0
-
-
-class Desk:
-    """A registry and everything it stands among, with a fresh lease and the database's time."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.news = NewsLog()
-        self.lease = Lease(lease_seconds=LEASE_SECONDS, grace_seconds=GRACE_SECONDS)
-        self.database_clock = DatabaseClock()
-        self.database_clock.observe(self.clock.wall(), self.clock.boot(), self.clock.boot())
-        self.registry = Registry(
-            news=self.news, lease=self.lease, database_clock=self.database_clock, rights=find_rights
-        )
-        self.lease.renew(self.clock.boot())
-
-    @property
-    def database_now(self) -> float:
-        return self.database_clock.now(self.clock.boot())
-
-    def read(self, record: KeyRecord) -> KeyState:
-        """The record as if read now."""
-        return KeyState(record.id, record, self.news.sequence, self.clock.boot())
-
-    def open(
-        self, record: KeyRecord, kind: str = "stream", scopes: tuple[str, ...] = (), secret_version: int = 1
-    ) -> Exchange:
-        """What the door does with a key verified now."""
-        return self.registry.open(self.read(record).get_principal(secret_version, find_rights), kind, scopes)
-
-    def flow(self, exchange: Exchange) -> Flow:
-        return self.registry.judge_flow(exchange, self.clock.boot())
-
-    def judge(self, state: KeyState) -> tuple[list[Exchange], list[Exchange]]:
-        return self.registry.judge(state, self.clock.boot())
-
-    def end_expired(self) -> list[Exchange]:
-        return self.registry.end_expired(self.clock.boot())
-
-    def is_swept(self) -> bool:
-        """Nothing is left of anything that was ever open, but deadlines still to come."""
-        registry = self.registry
-        deadlines = registry._deadlines
-        assert sorted(registry._noted) == sorted(deadlines)
-        return not registry._by_key and not registry._by_subject and len(registry) == 0
 
 
 @pytest.fixture

@@ -65,6 +65,10 @@ ELSEWHERE = {
          Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT, Reason.KEY_CHANGED),
         "tests/management/test_faults.py",
     ),
+    Reason.ADDRESS_NOT_ALLOWED: "tests/journeys/test_constraints.py",
+    Reason.RATE_EXCEEDED: "tests/journeys/test_constraints.py",
+    Reason.CALLS_EXCEEDED: "tests/journeys/test_constraints.py",
+    Reason.STREAMS_EXCEEDED: "tests/journeys/test_constraints.py",
 }  # fmt: skip
 
 
