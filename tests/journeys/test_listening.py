@@ -80,7 +80,7 @@ async def test_a_notice_bears_the_id_of_its_subscription_and_comes_once_for_each
     tagged = {"_meta": {"io.modelcontextprotocol/subscriptionId": 9}}
     notice = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": tagged}
     assert await listener.next_message() == notice
-    assert proxy.registry.count_kinds()["call"] == 2
+    assert proxy.registry.count_kinds()["stream"] == 2
     await stage.revoke_by_sql(key)
     while (message := await listener.next_message()) == notice:  # news that come together are read together
         pass

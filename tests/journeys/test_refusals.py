@@ -67,8 +67,8 @@ ELSEWHERE = {
     ),
     Reason.ADDRESS_NOT_ALLOWED: "tests/journeys/test_constraints.py",
     Reason.RATE_EXCEEDED: "tests/journeys/test_constraints.py",
-    Reason.CALLS_EXCEEDED: "tests/journeys/test_constraints.py",
-    Reason.STREAMS_EXCEEDED: "tests/journeys/test_constraints.py",
+    Reason.CALLS_EXCEEDED: "tests/journeys/test_concurrency.py",
+    Reason.STREAMS_EXCEEDED: "tests/journeys/test_concurrency.py",
 }  # fmt: skip
 
 
