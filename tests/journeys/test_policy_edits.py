@@ -125,7 +125,7 @@ async def test_an_edit_holds_for_the_next_message_and_ends_just_what_it_no_longe
         assert "rights_changed" in await running.text()
         assert await edited.call(key.token, "aegis.workflow.list") == "allowed"
         await listening.content.readuntil(b"notifications/tools/list_changed")
-    assert edited.proxy.registry.count_kinds() == {"call": 1, "stream": 0}
+    assert edited.proxy.registry.count_kinds() == {"call": 0, "stream": 1}
     (line,) = edited.read_log("policy_enforced")
     revision = edited.proxy.live.enforced.revision
     assert (line["policy"], line["replaced"]) == (revision, stage.policy.revision)
