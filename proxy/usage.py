@@ -56,10 +56,12 @@ SELECT u.rule, u.scopes, u.allowed, sum(u.count)::bigint AS count, max(u.last_at
  GROUP BY u.rule, u.scopes, u.allowed ORDER BY 4 DESC, 1, 2, 3
 """
 READ_DAYS = """
-SELECT d.day, EXISTS (SELECT FROM key_usage u WHERE u.day = d.day) AS recorded,
-       EXISTS (SELECT FROM key_usage u WHERE u.day = d.day AND u.key_id = $1) AS used
+SELECT d.day, EXISTS (SELECT FROM key_usage any_key WHERE any_key.day = d.day) AS recorded,
+       coalesce(sum(u.count) FILTER (WHERE u.allowed), 0)::bigint AS allowed,
+       coalesce(sum(u.count) FILTER (WHERE NOT u.allowed), 0)::bigint AS denied
   FROM (SELECT (now() AT TIME ZONE 'UTC')::date - back AS day FROM generate_series(0, $2::integer - 1) AS back) AS d
- ORDER BY d.day
+  LEFT JOIN key_usage u ON u.day = d.day AND u.key_id = $1
+ GROUP BY d.day ORDER BY d.day
 """
 
 
@@ -88,13 +90,33 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
+class DayUse:
+    """How often a key was let through and denied on one day, UTC. `recorded`: any key was counted on it at all."""
+
+    day: date
+    recorded: bool
+    allowed: int
+    denied: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyUsage:
-    """What a key did on the last days, today included. `recorded`: the days on which any key was counted at all."""
+    """What a key did on the last days, today included and last; the most frequent use first."""
 
     uses: tuple[Use, ...]
-    days: tuple[date, ...]
-    recorded: frozenset[date]
-    used: frozenset[date]
+    by_day: tuple[DayUse, ...]
+
+    @property
+    def days(self) -> tuple[date, ...]:
+        return tuple(one.day for one in self.by_day)
+
+    @property
+    def recorded(self) -> frozenset[date]:
+        return frozenset(one.day for one in self.by_day if one.recorded)
+
+    @property
+    def used(self) -> frozenset[date]:
+        return frozenset(one.day for one in self.by_day if one.allowed or one.denied)
 
 
 class Usage:
@@ -193,10 +215,7 @@ def _widen(scope: str) -> str:
 async def read_usage(database: Database, key_id: KeyId, days: int) -> KeyUsage:
     """What is written of so many days. Raises DatabaseError."""
     uses = await database.fetch(READ_USES, key_id, days)
-    covered = await database.fetch(READ_DAYS, key_id, days)
+    by_day = await database.fetch(READ_DAYS, key_id, days)
     return KeyUsage(
-        tuple(Use(**{**row, "scopes": tuple(row["scopes"])}) for row in uses),
-        tuple(row["day"] for row in covered),
-        frozenset(row["day"] for row in covered if row["recorded"]),
-        frozenset(row["day"] for row in covered if row["used"]),
+        tuple(Use(**{**row, "scopes": tuple(row["scopes"])}) for row in uses), tuple(DayUse(**row) for row in by_day)
     )

@@ -15,7 +15,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.database import Database
 from proxy.identity import KeyId
 from proxy.logs import configure_logging
-from proxy.usage import DAY_SECONDS, MAX_ROWS, MAX_SCOPES, MAX_SELECTIVE, Usage, read_usage
+from proxy.usage import DAY_SECONDS, MAX_ROWS, MAX_SCOPES, MAX_SELECTIVE, DayUse, Usage, read_usage
 from tests.clocks import ManualClock
 from tests.records import form_key_id
 from tests.staging import GUARD_SECONDS
@@ -210,5 +210,8 @@ async def test_usage_is_read_over_days_and_tells_which_of_them_were_recorded(dat
     assert found.days == tuple(days)
     assert found.recorded == {*days}
     assert found.used == {days[0], days[2]}
+    assert found.by_day == (
+        DayUse(days[0], True, 2, 1), DayUse(days[1], True, 0, 0), DayUse(days[2], True, 2, 1),
+    )  # fmt: skip
     assert (await read_usage(database, KeyId("nobody000000"), 400)).uses == ()
     assert len((await read_usage(database, KEY, 400)).recorded) == 4
