@@ -12,6 +12,7 @@ from itertools import combinations
 from types import MappingProxyType
 
 from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
+from proxy.policy.lookalikes import Lookalikes
 from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry
 from proxy.policy.patterns import Pattern, PatternIndex, contains, get_shared, overlaps, parse_path_pattern
 from proxy.policy.queries import build_query
@@ -47,6 +48,7 @@ def build_policy(file: PolicyFile, source: Source, revision: str) -> Policy:
             }
         ),
         route_templates=PatternIndex((pattern, route) for pattern, route in routes if not pattern.is_exact),
+        lookalikes=Lookalikes(path for _, route in routes for path in route.paths),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from proxy.identity import Owner, OwnerId
+from proxy.policy.lookalikes import Lookalikes
 from proxy.policy.patterns import Pattern, PatternIndex, is_tricky_uri, overlaps, parse_uri_template
 from proxy.policy.rules import (
     ABSENT,
@@ -309,9 +310,11 @@ class Policy:
     routes: tuple[Route, ...]
     exact_routes: Mapping[str, RouteMatch] = field(repr=False)
     route_templates: PatternIndex[Route] = field(repr=False)
+    lookalikes: Lookalikes = field(repr=False)
 
     def find_route(self, path: str) -> RouteMatch | None:
-        """`path` must be canonical: what is judged here is sent upstream byte for byte."""
+        """`path` must be canonical: what is judged here is sent upstream byte for byte. None also where only its case
+        or its escapes keep it from another route: not every upstream would see the difference."""
         exact = self.exact_routes.get(path)
         if exact is not None:
             return exact
@@ -319,6 +322,8 @@ class Policy:
         if found is None:
             return None
         route, variables = found
+        if self.lookalikes.misleads(path, route.path):
+            return None
         return RouteMatch(route, _decode(variables) if "%" in path else variables)
 
     def check_scope(self, scope: str) -> None:
