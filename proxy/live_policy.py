@@ -12,15 +12,17 @@ from functools import lru_cache
 
 from proxy.identity import Owner, Principal
 from proxy.keys.record import KeyRecord
-from proxy.policy import Allowed, ListedKind, Policy, Route, RouteMatch
+from proxy.policy import Allowed, Denied, ListedKind, Policy, Route, RouteMatch
 from proxy.policy.questions import Question, ask
+from proxy.policy.scopes import split_scope
 
 MAX_RIGHTS = 4096  # keys whose rights under the candidate are remembered: about 1 KiB each
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """The candidate would decide otherwise. `opens`: it would allow what the policy in force has refused."""
+    """The candidate would decide otherwise. `opens`: it would allow what the policy in force has refused. `why` holds
+    nothing of the request: it goes into a log, and a candidate may read what nobody meant to be written down."""
 
     opens: bool
     revision: str
@@ -42,7 +44,7 @@ class Candidate:
         decision = ask(self.policy, question, grants, owner).decision
         if isinstance(decision, Allowed):
             return None if allowed else Flip(True, self.policy.revision, decision.rule, None)
-        return Flip(False, self.policy.revision, decision.rule, decision.why) if allowed else None
+        return Flip(False, self.policy.revision, decision.rule, _give_reason(decision)) if allowed else None
 
     def find_new_route(self, http: str, path: str) -> Flip | None:
         """Whether it serves what the policy in force does not. Nobody's key was looked at for that, so none is judged
@@ -51,6 +53,14 @@ class Candidate:
         if match is None or http not in match.route.find_methods(path):
             return None
         return Flip(True, self.policy.revision, None, f"route {match.route.id} would serve it")
+
+
+def _give_reason(denied: Denied) -> str:
+    if denied.missing:
+        pairs = map(split_scope, denied.missing)
+        lacking = dict.fromkeys(head if selector is None else f"{head}:…" for head, selector in pairs)
+        return f"the key lacks {', '.join(lacking)}"
+    return "it is not what the rule takes" if denied.rule is not None else "no rule would allow it"
 
 
 class LivePolicy:

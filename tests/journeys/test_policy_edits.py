@@ -251,7 +251,7 @@ async def test_a_candidate_is_heard_counted_and_never_followed(edited: Edited, s
     assert await edited.call(key.token, "aegis.workflow.list") == "allowed"
     closes, opens = edited.read_log("policy_flip")
     assert (closes["verdict"], closes["name"], closes["key_id"]) == ("closes", "aegis.workflow.run", key.summary.id)
-    assert closes["why"] == "tool aegis.workflow.run needs scope team:manage"
+    assert closes["why"] == "the key lacks team:manage"
     assert (opens["verdict"], opens["name"]) == ("opens", "aegis.workflow.delete")
     revision = edited.proxy.live.candidate.policy.revision  # type: ignore[union-attr]
     assert closes["candidate"] == opens["candidate"] == revision
@@ -261,6 +261,30 @@ async def test_a_candidate_is_heard_counted_and_never_followed(edited: Edited, s
     candidate.unlink()
     await edited.wait(lambda: edited.proxy.live.candidate is None)
     assert await edited.read_metric('aegis_policy_candidate_info{revision=""}') == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ('require: "workflow:read:{arguments.input}"', "the key lacks workflow:read:…"),
+        ("require: workflow:run, where: { arguments.input: { equals: x } }", "it is not what the rule takes"),
+        (
+            "require: workflow:run, also_tool: { name: arguments.input, arguments: arguments.args }",
+            "no rule would allow it",
+        ),
+    ],
+)
+async def test_a_flip_tells_nothing_that_only_the_candidate_has_read(
+    edited: Edited, stage: Stage, asked: str, why: str
+) -> None:
+    key = await stage.mint(scopes=("workflow:run",))
+    edited.write(edit(RUN, f"- {{ tool: aegis.workflow.run, {asked} }}"), find_candidate_path(edited.path))
+    await edited.wait(lambda: edited.proxy.live.candidate is not None)
+    arguments = {"name": "nightly-etl", "input": "nobody-logs-this"}
+    assert await edited.call(key.token, "aegis.workflow.run", arguments) == "allowed"
+    (flip,) = edited.read_log("policy_flip")
+    assert (flip["verdict"], flip["why"]) == ("closes", why)
+    assert b"nobody-logs-this" not in edited.ear.heard.getvalue()
 
 
 async def test_a_route_that_only_the_candidate_has_is_told_and_stays_closed(edited: Edited, stage: Stage) -> None:
