@@ -33,7 +33,7 @@ def record_query(names: Collection[str], query: Mapping[str, str]) -> Fields:
 
 
 def record_params(rules: RuleTable, method: str, params: Mapping[str, Any]) -> Fields | None:
-    """What was read of a message; None: a member was refused for its case, which no field tells."""
+    """What was read of a message; None: a member was refused for its spelling, which no field tells."""
     fields: Fields = {}
     for prefix, holder, levels, holders in _list_reads(rules, method, params):
         for level in levels:

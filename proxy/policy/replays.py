@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+import orjson
+
 from proxy.identity import Claims, Owner, OwnerId
 from proxy.policy.compiled import Policy
 from proxy.policy.questions import Answer, Question, ask
@@ -23,7 +25,7 @@ from proxy.policy.rules import Allowed, Denied
 Verdict = Literal["same", "other_rule", "opens", "closes"]
 NO_RIGHTS: Final = "the key's rights are not in this log"
 NO_PATH: Final = "the path was too long to be recorded"
-NO_FIELDS: Final = "a member was refused for its case, which is not recorded"
+NO_FIELDS: Final = "a member was refused for its spelling, which is not recorded"
 BAD_FIELDS: Final = "the recorded fields contradict each other"
 
 
@@ -101,7 +103,7 @@ class DecisionLog:
         """Whatever it is: what cannot be read is foreign."""
         self.lines += 1
         try:
-            members = json.loads(line)
+            members = orjson.loads(line)  # strict: nothing that could not be printed again
             event = members["event"]
             if event == "rights":
                 self.rights[members["rights"]] = _read_rights(members)
@@ -159,7 +161,7 @@ def _judge(policy: Policy, record: Record, grants: frozenset[str], owner: Owner)
     else:
         try:
             params, unknown = read_params(fields)
-        except ValueError:
+        except (ValueError, RecursionError):
             return BAD_FIELDS
         answer = ask(policy, Question(record.http, record.path, record.rpc, params), grants, owner)
     return f"{unknown[0]} was not recorded" if unknown else answer
@@ -187,7 +189,8 @@ def _form_flip(record: Record, verdict: Verdict, answer: Answer) -> Flip:
 def _read_record(members: Mapping[str, Any]) -> Record:
     """Raises KeyError, TypeError or ValueError unless the line is one of ours."""
     fields = members["fields"]
-    if not (fields is None or isinstance(fields, dict)) or members["decision"] not in ("allowed", "denied"):
+    known = fields is None or _are_fields(fields, of_query=members.get("rpc") is None)
+    if not known or members["decision"] not in ("allowed", "denied"):
         raise ValueError("no decision line")
     texts = [members[name] for name in ("key_id", "rights", "http", "route", "timestamp")]
     options = [members.get(name) for name in ("path", "rpc", "name", "rule")]
@@ -204,6 +207,14 @@ def _read_record(members: Mapping[str, Any]) -> Record:
         fields=None if fields is None else json.dumps(fields, sort_keys=True),
         allowed=members["decision"] == "allowed",
         rule=members.get("rule"),
+    )
+
+
+def _are_fields(fields: object, *, of_query: bool) -> bool:
+    """Whether they are as `recorded_fields` writes them; of a query there are texts only."""
+    kinds = (str, type(None)) if of_query else (str, type(None), int)
+    return isinstance(fields, dict) and all(
+        isinstance(value, kinds) or (value == {} and not of_query) for value in fields.values()
     )
 
 

@@ -168,6 +168,8 @@ def test_decisions_that_do_not_tell_say_why() -> None:
     assert replay(BY_NAME, rights, change(path=None)).untold == {NO_PATH: 1}
     assert replay(BY_NAME, rights, change(fields=None)).untold == {NO_FIELDS: 1}
     assert replay(BY_NAME, rights, change(fields={"arguments.name": "x"})).untold == {BAD_FIELDS: 1}
+    deep: dict[str, object] = {".".join(["a"] * depth): {} for depth in range(1, 2000)}
+    assert replay(BY_NAME, rights, change(fields=deep)).untold == {BAD_FIELDS: 1}
     blotted = {**members["fields"], "arguments.name": "aegis_…"}
     assert replay(BY_NAME, rights, change(fields=blotted)).untold == {"arguments.name was not recorded": 1}
 
@@ -192,11 +194,13 @@ LINE: dict[str, Any] = {
     "decision": "allowed", "fields": {}, "rights": "0", "path": "/mcp/v1",
 }  # fmt: skip
 CHANGES: list[dict[str, object]] = [
+    {"rpc": None, "fields": {"query.page": 5}}, {"rpc": None, "fields": {"query.page": {}}}, {"fields": {"name": [1]}},
     {"decision": "perhaps"}, {"fields": []}, {"path": 1}, {"key_id": None}, {"timestamp": 5}, {"rights": None},
 ]  # fmt: skip
 FOREIGN = [
     b"", b"\xff\n", b"not json", b"[]", b"null", b"{}", b'{"event": "listening"}', b"[" * 100_000,
     b'{"event": "rights", "rights": "0", "scopes": 5}',
+    json.dumps({**LINE, "key_id": "\ud800"}).encode(),  # nothing could print it
     *(json.dumps({**LINE, **changes}).encode() for changes in CHANGES),
     *(json.dumps({name: LINE[name] for name in LINE if name != without}).encode() for without in ("fields", "http")),
 ]  # fmt: skip
