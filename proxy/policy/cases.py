@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from proxy.errors import ConfigError, Fault
 from proxy.identity import Owner, OwnerId
-from proxy.policy.compiled import URI_METHODS, Policy, Route
+from proxy.policy.compiled import URI_METHODS, Lookup, Policy, Route
 from proxy.policy.load import describe_shape, find_place, load_policy, read_text
 from proxy.policy.model import HttpMethod, Text, TextOrTexts
 from proxy.policy.questions import Question, ask
+from proxy.policy.regions import list_probes
 from proxy.policy.rules import Allowed, Decision
 from proxy.policy.scopes import show
 from proxy.policy.source import Path as ValuePath
@@ -36,7 +37,9 @@ class _Entry(BaseModel):
 class RequestEntry(_Entry):
     """One of tool, prompt, uri, rpc, http; and, if it matters, what the answer must name."""
 
-    tool: TextOrTexts | None = Field(default=None, description='Names, or "*": every tool no other line here names.')
+    tool: TextOrTexts | None = Field(
+        default=None, description='Names, or "*": every tool no other line here names, and one of each pattern.'
+    )
     prompt: TextOrTexts | None = None
     uri: TextOrTexts | None = None
     rpc: TextOrTexts | None = Field(default=None, description="JSON-RPC methods; with uri: how it is used.")
@@ -365,7 +368,7 @@ class _Reader:
             case "tool":
                 names = [name for name in _list(entry.tool) if name != EVERY_OTHER]
                 if EVERY_OTHER in _list(entry.tool):
-                    names += [name for name in route.rules.tools.exact if ("tool", name) not in named]
+                    names += _list_other_tools(route.rules.tools, {name for kind, name in named if kind == "tool"})
                 yield from (("tools/call", {"name": name, "arguments": entry.arguments}) for name in names)
             case "prompt":
                 names = _list(entry.prompt)
@@ -375,6 +378,17 @@ class _Reader:
                     yield from ((rpc, {**entry.params, "uri": uri}) for uri in _list(entry.uri))
             case _:
                 yield from ((rpc, entry.params) for rpc in _list(entry.rpc))
+
+
+def _list_other_tools(tools: Lookup, named: set[str]) -> Iterator[str]:
+    """Those that are not named; of each pattern that decides about none that is, one that it does decide about."""
+    yield from (name for name in tools.exact if name not in named)
+    asked = [tools.find(name) for name in named]
+    patterns = [pattern for pattern, _ in tools.patterns]
+    for pattern, rule in tools.patterns:
+        probes = (probe for probe in list_probes(pattern, patterns) if tools.find(probe) is rule)
+        if not any(one is rule for one in asked):
+            yield next(probes)
 
 
 def _list(value: str | list[str] | None) -> list[str]:

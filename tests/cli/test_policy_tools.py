@@ -42,17 +42,12 @@ async def test_a_failing_test_is_told_with_its_line_and_what_came_instead(aegis:
 
 
 async def test_a_rule_without_a_test_is_told_and_may_be_accepted(aegis: Command, tmp_path: Path) -> None:
-    path = copy_policy(tmp_path, RUN, f"{RUN}\n      - {{ tool: aegis.new, require: workflow:list }}")
-    (tmp_path / "policy.tests.yaml").write_text(
-        (tmp_path / "policy.tests.yaml")
-        .read_text()
-        .replace(
-            '      - tool: "*"\n      - http: "*"\n\n  - name: Execution', '      - http: "*"\n\n  - name: Execution'
-        )
-    )
+    path = copy_policy(tmp_path, RUN, f"{RUN}\n      - {{ prompt: unasked, require: workflow:list }}")
     outcome = await aegis.run("policy", "test", str(path))
     assert outcome.code == 1
-    assert "not covered mcp/tool:aegis.new" in outcome.told or "aegis.new" in outcome.told
+    assert "not covered mcp/prompt:unasked: no test is allowed by it" in outcome.told
+    assert "failed" not in outcome.told
+    assert (await aegis.run("policy", "test", str(path), "--min-coverage", "99")).code == 0
 
 
 async def test_whatever_the_tests_would_not_notice_is_told(aegis: Command, tmp_path: Path) -> None:

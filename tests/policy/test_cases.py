@@ -201,9 +201,28 @@ tests:
         "tools/call read",
         "tools/call look",
         "tools/call later",
+        "tools/call draft.-any-",
         "GET /notes",
         "POST /notes",
     ]
+
+
+def test_an_asterisk_asks_for_one_tool_of_each_pattern_unless_a_line_names_one() -> None:
+    opened = POLICY.replace("      - { uri:", '      - { tool: "d*", allow: any-key }\n      - { uri:')
+    policy = parse_policy(opened, "policy.yaml")
+    for named, asked in (("draft.new", "d-any-"), ("done", "draft.-any-")):
+        text = f"""\
+version: 1
+given: {{ preset: none }}
+tests:
+  - name: rest
+    deny: [{{ tool: [list, find, read, look, later, {named}] }}, {{ tool: "*" }}]
+...
+"""
+        cases = parse_cases(text, "tests.yaml", policy)
+        assert [describe_case(case).split()[1] for case in cases] == [
+            "list", "find", "read", "look", "later", named, asked,
+        ]  # fmt: skip
 
 
 def test_a_test_allows_what_the_one_it_extends_allows_and_names_it_too(notes: Policy) -> None:
