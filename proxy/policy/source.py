@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from proxy.errors import ConfigError, Fault
@@ -84,12 +84,15 @@ def _get_syntax_fault(error: Exception, name: str) -> Fault:
 
 
 def _check_events(text: str, source: Source) -> None:
-    """Refuses aliases, and raises ValueError as soon as the text nests too deep."""
+    """Refuses aliases and directives, and raises ValueError as soon as the text nests too deep."""
     depth = 0
     for event in YAML(typ="rt", pure=True).parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > _DEPTH_LIMIT:
             raise ValueError("it is nested too deep")
+        if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+            message = "a directive, by which the same words could mean something else"
+            source.faults.append(Fault(source.name, event.start_mark.line + 1, message, "take the line with % out"))
         if isinstance(event, AliasEvent):
             line = event.start_mark.line + 1
             source.faults.append(Fault(source.name, line, f"alias *{event.anchor}", "write the value out"))

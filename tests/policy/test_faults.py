@@ -549,6 +549,13 @@ def test_an_alias_is_refused_in_its_line() -> None:
     check_marked(f"{_HEAD}{_MCP}{rules}...\n", "alias *list")
 
 
+@pytest.mark.parametrize("directive", ["%YAML 1.1", "%TAG ! tag:example.org,2026:"])
+def test_a_directive_is_refused(directive: str) -> None:
+    """In YAML 1.1 `yes` is a truth and 017 is fifteen: a condition would compare with another value than it shows."""
+    faults = find_faults(f"{directive}\n---\n{_HEAD}{_MCP}      - {{ tool: t, allow: any-key }}\n...\n")
+    assert any("a directive" in fault.message for fault in faults)
+
+
 def test_an_alias_to_what_it_stands_in_is_refused() -> None:
     faults = find_faults(f"{_HEAD}routes: &all [*all]\n...\n")
     assert (faults[0].line, faults[0].message) == (9, "alias *all")
