@@ -25,6 +25,7 @@ from proxy.policy.rules import (
     FieldPath,
     ReadLevel,
     Rule,
+    blame,
     describe,
     find_cover,
     find_narrowest,
@@ -109,9 +110,8 @@ class RuleTable:
         for level in READ_LEVELS.get(method, ()):
             variant = level.find_variant(params)
             if variant is not None:
-                return Denied(
-                    None, f"{describe('rpc', method)} must not have a member {show(variant)}: its case is wrong"
-                )
+                why = f"{describe('rpc', method)} must not have a member {show(variant)}: {blame(variant)}"
+                return Denied(None, why)
         if method == "tools/call":
             return self._judge_tool(params.get("name"), params.get("arguments"), grants, owner, 0)
         if method not in NAMED_METHODS:

@@ -20,6 +20,7 @@ Value = str | int | bool
 FieldPath = tuple[str, ...]
 
 ABSENT: Final = object()
+PROTOTYPE: Final = "__proto__"
 _SUBJECTS: Final[Mapping[Kind, str]] = {
     "http": "request",
     "rpc": "method",
@@ -153,7 +154,8 @@ class NestedCall:
 class ReadLevel:
     """The member names a rule reads inside one object, to refuse their case variants beside or instead of them.
 
-    An upstream that folds case (Go's JSON decoder does: CVE-2026-27896) would read what was not judged.
+    An upstream that folds case (Go's JSON decoder does: CVE-2026-27896) would read what was not judged; so would one in
+    JavaScript that copies what came with `__proto__` in it: the copy has the members inside of it, too.
     """
 
     parent: FieldPath
@@ -165,9 +167,14 @@ class ReadLevel:
         if not is_object(level):
             return None
         for name in level:
-            if name not in self.names and fold_name(name) in self.folded:
+            if name not in self.names and (fold_name(name) in self.folded or name == PROTOTYPE):
                 return name
         return None
+
+
+def blame(variant: str) -> str:
+    """What is wrong with such a member."""
+    return "other members hide in it" if variant == PROTOTYPE else "its case is wrong"
 
 
 def get_read_levels(paths: Iterable[FieldPath]) -> tuple[ReadLevel, ...]:
@@ -203,7 +210,7 @@ class Rule:
         for level in self.levels:
             variant = level.find_variant(fields)
             if variant is not None:
-                return self._deny(name, f"must not have the {_FIELDS[self.kind]} {show(variant)}: its case is wrong")
+                return self._deny(name, f"must not have the {_FIELDS[self.kind]} {show(variant)}: {blame(variant)}")
         for condition in self.conditions:
             if not condition.holds(fields, owner):
                 what = f"{_FIELDS[self.kind]} {'.'.join(condition.path)}"

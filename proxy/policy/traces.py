@@ -25,6 +25,7 @@ from proxy.policy.rules import (
     Kind,
     NeededScope,
     Rule,
+    blame,
     describe,
     is_object,
     read_field,
@@ -184,7 +185,7 @@ def _tell_others(others: Iterable[str]) -> str:
 def _tell_rule(rule: Rule, fields: Mapping[str, Any], grants: frozenset[str], owner: Owner) -> Iterator[str]:
     for level in rule.levels:
         if (variant := level.find_variant(fields)) is not None:
-            yield f"the case of its member {show(variant)} is wrong"
+            yield f"it must not have the member {show(variant)}: {blame(variant)}"
     for condition in rule.conditions:
         yield _tell_condition("condition ", condition, fields, owner)
     if rule.alternatives is None:

@@ -526,6 +526,8 @@ def test_http_methods_of_a_message_route_have_their_own_rules(with_rules: Rules,
     [
         ("tools/call", {"name": "free", "Name": "fleet"}),
         ("tools/call", {"name": "free", "ARGUMENTS": {}}),
+        ("tools/call", {"name": "free", "__proto__": {"arguments": {}}}),
+        ("tools/call", {"name": "guarded", "arguments": {"__proto__": {"tenant_id": "other"}}}),
         ("resources/read", {"uri": "aegis://open", "URI": "aegis://closed"}),
         ("completion/complete", {"ref": {"type": "ref/resource", "uri": "aegis://open", "Uri": "aegis://closed"}}),
         ("completion/complete", {"ref": {"type": "ref/resource", "uri": "aegis://open"}, "Ref": {}}),
@@ -539,13 +541,15 @@ def test_a_case_variant_of_a_judged_member_denies(
     policy, match = with_rules(
         """\
         - { tool: free, allow: any-key }
+        - { tool: guarded, allow: any-key, where: { arguments.tenant_id: { absent_or: "{owner.tenant}" } } }
         - { uri: "aegis://open", allow: any-key }
         - { rpc: subscriptions/listen, allow: any-key }
         """
     )
     decision = policy.decide_message(match, method, params, EVERYTHING, owner)
     assert isinstance(decision, Denied)
-    assert "case is wrong" in decision.why
+    wrong = "other members hide in it" if "__proto__" in decision.why else "its case is wrong"
+    assert decision.why.endswith(wrong)
 
 
 LISTING = """\

@@ -141,7 +141,7 @@ def test_a_pattern_says_what_it_is_more_specific_than_and_an_alternative_that_it
         "route mcp: /mcp/v1",
         "tool open.door.now is decided by rule mcp/tool:open.door.*, by the pattern open.door.*,"
         " which is more specific than open.*",
-        "the case of its member Tenant_id is wrong",
+        "it must not have the member Tenant_id: its case is wrong",
         "condition tenant_id is absent or 'acme': holds",
         "it asks for a:list: not held",
         "or for b:run:x: held, by b:run:x",
