@@ -48,6 +48,8 @@ TABLE: dict[Reason, Row] = {
     Reason.OWNER_DISABLED: Row(401, "Account disabled", "invalid_token"),
     # RFC 6585 section 4. Closing makes the next attempt cost a handshake.
     Reason.TOO_MANY_FAILURES: Row(429, "Too many invalid API keys", close=True),
+    Reason.TOKEN_INVALID: Row(401, "Invalid token", "invalid_token"),
+    Reason.TOKEN_EXPIRED: Row(401, "Token expired", "invalid_token"),
     Reason.REQUEST_UNREADABLE: Row(400, "Not readable as HTTP", close=True),
     Reason.HEAD_TOO_LARGE: Row(431, "Request head too large", close=True),
     Reason.TARGET_NOT_CANONICAL: Row(400, "Ambiguous request target", close=True),
@@ -102,6 +104,7 @@ TABLE: dict[Reason, Row] = {
     Reason.HASHING_BUSY: Row(503, "Busy"),
     Reason.STATE_UNKNOWN: Row(503, "Key state unknown"),
     Reason.DATABASE_SILENT: Row(503, "Key database silent"),
+    Reason.PROVIDER_UNREACHABLE: Row(503, "Identity provider unreachable"),
     Reason.DRAINING: Row(503, "Shutting down", close=True),
     Reason.INTERNAL: Row(503, "A check failed"),
     Reason.UPSTREAM_UNREACHABLE: Row(502, "Upstream unreachable"),

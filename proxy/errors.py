@@ -31,6 +31,8 @@ class Reason(StrEnum):
     SECRET_RETIRED = "secret_retired"  # noqa: S105 - a word, not a secret
     OWNER_DISABLED = "owner_disabled"
     TOO_MANY_FAILURES = "too_many_failures"  # of one address, none of which proved a secret
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a word; a token of the identity provider's that proves nothing here
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
     # the request itself
     REQUEST_UNREADABLE = "request_unreadable"  # not HTTP, or not the HTTP we read
     HEAD_TOO_LARGE = "head_too_large"
@@ -86,6 +88,7 @@ class Reason(StrEnum):
     HASHING_BUSY = "hashing_busy"
     STATE_UNKNOWN = "state_unknown"
     DATABASE_SILENT = "database_silent"
+    PROVIDER_UNREACHABLE = "provider_unreachable"  # the identity provider's keys cannot be known
     DRAINING = "draining"
     INTERNAL = "internal"
     # the upstream

@@ -25,6 +25,7 @@ from proxy.errors import ConfigError, Fault
 from proxy.failures import FailureLimiter
 from proxy.forwarding import Destination
 from proxy.front_door import DoorRules
+from proxy.identity_provider import IdentityProvider
 from proxy.keys.digests import Digests
 from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore
@@ -33,6 +34,8 @@ from proxy.logs import get_logger
 from proxy.memory import Memory
 from proxy.metrics import Metrics
 from proxy.news import NewsLog
+from proxy.provider_client import ProviderClient
+from proxy.provider_tokens import Expected
 from proxy.relay import Limits
 from proxy.request_body import BodyLimits
 from proxy.settings import Settings, TlsSettings, UpstreamSettings
@@ -121,9 +124,11 @@ def _make_identity(name: str, settings: UpstreamSettings, assertions: Assertions
 
 def _make_tls(name: str, settings: UpstreamSettings) -> ssl.SSLContext | None:
     """What the files say; None: nothing but the system's own. Raises ConfigError."""
-    tls = settings.tls
-    if tls == TlsSettings():
-        return None
+    return _load_tls(f"upstreams.{name}.tls", settings.tls) if settings.tls != TlsSettings() else None
+
+
+def _load_tls(place: str, tls: TlsSettings) -> ssl.SSLContext:
+    """`place`: the setting that names the files. Raises ConfigError."""
     try:
         context = ssl.create_default_context(cafile=tls.ca_file)
         if tls.client_certificate_file is not None:
@@ -132,7 +137,7 @@ def _make_tls(name: str, settings: UpstreamSettings) -> ssl.SSLContext | None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         mend = "name readable PEM files: a certificate, its unencrypted key, the authorities to trust"
         message = f"its files cannot be used: {error.strerror if isinstance(error, OSError) else error}"
-        raise ConfigError([Fault(f"upstreams.{name}.tls", None, message, mend)]) from None
+        raise ConfigError([Fault(place, None, message, mend)]) from None
     return context
 
 
@@ -159,6 +164,29 @@ def open_destinations(
             upstream_settings.resumable,
         )
     return destinations
+
+
+def open_identity_provider(
+    settings: Settings, clock: Clock, metrics: Metrics, stack: AsyncExitStack
+) -> IdentityProvider | None:
+    """None: API keys alone manage keys. Raises ConfigError."""
+    written = settings.management.identity_provider
+    if written is None:
+        return None
+    place = "management.identity_provider.ca_file"
+    trusted = _load_tls(place, TlsSettings(ca_file=written.ca_file)) if written.ca_file is not None else None
+    provider = IdentityProvider(
+        ProviderClient(timeout_seconds=written.timeout_seconds, ssl_context=trusted),
+        expected=Expected(written.issuer, written.audience, written.leeway_seconds),
+        jwks_url=written.jwks_url,
+        algorithms=written.algorithms,
+        refresh_seconds=written.refresh_seconds,
+        keep_seconds=written.keep_seconds,
+        clock=clock,
+        count_reading=metrics.count_provider_reading,
+    )
+    stack.push_async_callback(provider.aclose)
+    return provider
 
 
 def open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Hasher:

@@ -28,7 +28,7 @@ CREDENTIAL: Final = re.compile(
       (?P<key>aegis_[0-9A-Za-z]{12}_)[0-9A-Za-z]+         # also a part of a key: its beginning helps to guess
     | (?P<legacy>aegis_)[0-9A-Za-z]{40}
     | (?P<bearer>\b[Bb][Ee][Aa][Rr][Ee][Rr][ ]+)(?:\\.|[^\s"\\,]){6,}  # shorter ones are prose
-    | (?P<jwt>\beyJ)[\w-]{4,256}\.[\w-]{4,4096}\.[\w-]*
+    | (?P<jwt>\beyJ)[\w-]{4,512}\.[\w-]{4,8192}\.[\w-]*
     | (?P<url>\b[A-Za-z][A-Za-z0-9+.-]{0,15}://(?:\\.|[^\s"\\/@:]){0,128}:)(?:\\.|[^\s"\\]){1,256}(?=@)
     | (?P<field>\bpassword=)(?:\\.|[^\s"\\&])+
     | (?P<control>\x7f|\xc2[\x80-\x9f])                   # orjson leaves these to the terminal to act upon

@@ -88,6 +88,14 @@ class Metrics:
             "aegis_upstream_connections", "Connections to an upstream", ["upstream", "state"], registry=registry
         )
 
+        readings = Counter(
+            "aegis_identity_provider_readings",
+            "Readings of the identity provider's keys, by outcome",
+            ["outcome"],
+            registry=registry,
+        )
+        self._provider_readings = {True: readings.labels("read"), False: readings.labels("failed")}
+
         self.audit_dropped = Counter(
             "aegis_audit_dropped", "Denials and events that are missing in the audit", registry=registry
         )
@@ -124,6 +132,9 @@ class Metrics:
     def count_verification(self, remembered: bool) -> None:
         """`remembered`: memory alone decided."""
         (self._verified_by_memory if remembered else self._verified_by_database).inc()
+
+    def count_provider_reading(self, worked: bool) -> None:
+        self._provider_readings[worked].inc()
 
     def count_exchange_ended(self, reason: Reason) -> None:
         counter = self._ended.get(reason)

@@ -9,13 +9,11 @@ the wrong field may hold the right password.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -25,12 +23,11 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 
 from proxy.errors import ConfigError
-from proxy.headers import HOP_BY_HOP, JUDGED
+from proxy.settings_management import ManagementSettings
+from proxy.settings_shapes import Address as Address
 from proxy.settings_shapes import (
-    FRAMING,
     Audience,
     Count,
-    HeaderName,
     HostName,
     KiB,
     ListenAddress,
@@ -41,16 +38,16 @@ from proxy.settings_shapes import (
     Realm,
     Seconds,
     Section,
-    UpstreamUrl,
     WebOrigin,
     check_database_url,
     unusable,
 )
-from proxy.settings_shapes import Address as Address
-from proxy.settings_source import ABSENT, describe_faults, read_source
+from proxy.settings_source import describe_faults, read_source
 from proxy.settings_source import find_shipped as find_shipped
-from proxy.upstream_address import parse_upstream_address
-from proxy.upstream_identity import Claim
+from proxy.settings_upstreams import IdentitySettings as IdentitySettings
+from proxy.settings_upstreams import TlsSettings as TlsSettings
+from proxy.settings_upstreams import UpstreamSettings as UpstreamSettings
+from proxy.settings_upstreams import UpstreamsSettings as UpstreamsSettings
 
 # --- the sections, in the order of config/gateway.yaml -------------------------------------------------------------
 
@@ -75,115 +72,6 @@ class DatabaseSettings(Section):
         if value < info.data.get("pool_min_size", 0):
             cause = ("database", "pool_min_size")
             raise unusable("pool_max_size is below pool_min_size", "raise the one or lower the other", cause)
-        return value
-
-
-def read_absence(value: object) -> object:
-    """An empty heading means the defaults, so that absence needs a word."""
-    return None if value == ABSENT else {} if value is None else value
-
-
-def name_absence(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [{"const": ABSENT} if variant == {"type": "null"} else variant for variant in schema["anyOf"]]
-
-
-class TlsSettings(Section):
-    ca_file: Path | None = Field(None, description="PEM: whom to trust; none: the system's authorities")
-    client_certificate_file: Path | None = Field(None, description="PEM: who we are, for upstreams that ask")
-    client_key_file: Path | None = Field(None, description="PEM, unencrypted: its private key")
-
-    @field_validator("client_key_file")
-    @classmethod
-    def belongs_to_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if (value is None) != (info.data.get("client_certificate_file") is None):
-            cause = ("upstreams",)
-            raise unusable("a client certificate and its key come together", "set both files or neither", cause)
-        return value
-
-
-class IdentitySettings(Section):
-    profile: Literal["none", "assertion", "headers"] = Field("none", description="how it learns who is asking")
-    header: HeaderName = Field("X-Zaru-User-Token", description="of profile assertion: the header that carries it")
-    audience: Audience | None = Field(None, description="of profile assertion: `aud`; null: this upstream's name")
-    headers: dict[HeaderName, Claim] = Field({}, description="of profile headers: what each of them says")
-
-    @field_validator("header", "headers")
-    @classmethod
-    def is_ours_to_say(cls, value: str | dict[str, str]) -> str | dict[str, str]:
-        for name in [value] if isinstance(value, str) else value:
-            lowered = name.lower()
-            if lowered in HOP_BY_HOP | JUDGED | FRAMING or lowered.startswith("mcp-"):
-                raise unusable("this header has a meaning of its own", "choose a name such as X-User-Id")
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def says_something(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        if (info.data.get("profile") == "headers") != bool(value):
-            raise unusable(
-                "profile headers and the list of headers come together",
-                "write headers: { X-User-Id: sub, … } with profile: headers, and nowhere else",
-                ("upstreams",),
-            )
-        if len({name.lower() for name in value}) < len(value):
-            raise unusable("a header is named twice", "header names are the same in every case: keep one of them")
-        return value
-
-
-class UpstreamSettings(Section):
-    url: UpstreamUrl = Field(parse_upstream_address("http://127.0.0.1:3000"), description="where it listens")
-    bearer_token: SecretStr | None = Field(None, description="our own credential towards this upstream")
-    identity: IdentitySettings = Field(IdentitySettings(), description="how it learns who is asking")
-    tls: TlsSettings = Field(TlsSettings(), description="for https")
-    connect_timeout_seconds: Seconds = Field(5.0, ge=0.05, le=60, description="until a connection stands")
-    headers_timeout_seconds: Seconds = Field(60.0, ge=0.05, le=3600, description="until the answer begins")
-    idle_timeout_seconds: Seconds | None = Field(None, ge=1, le=86400, description="silence allowed inside an answer")
-    resumable: bool = Field(False, strict=True, description="it keeps the events of each session apart")
-    max_idle_connections: Count = Field(64, ge=0, le=10000, description="connections kept for the next request")
-    keepalive_seconds: Seconds = Field(4.0, ge=0, le=3600, description="how long an idle connection is kept")
-
-    @field_validator("bearer_token")
-    @classmethod
-    def fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        """RFC 6750 §2.1 b64token: nothing in it can end the header line."""
-        if value is not None and not re.fullmatch(r"[0-9A-Za-z\-._~+/]+=*", value.get_secret_value()):
-            raise unusable("this is not a bearer token", "give the token alone: no blanks, line ends or `Bearer `")
-        return value
-
-    @field_validator("identity")
-    @classmethod
-    def leaves_the_credential_alone(cls, value: IdentitySettings, info: ValidationInfo) -> IdentitySettings:
-        names = {value.header} if value.profile == "assertion" else set(value.headers)
-        if info.data.get("bearer_token") is not None and "authorization" in {name.lower() for name in names}:
-            raise unusable("bearer_token and identity both want the Authorization header", "keep one of them")
-        return value
-
-    @field_validator("tls")
-    @classmethod
-    def has_a_use(cls, value: TlsSettings, info: ValidationInfo) -> TlsSettings:
-        url = info.data.get("url")
-        if value != TlsSettings() and url is not None and url.scheme != "https":
-            raise unusable("tls is set for an upstream without TLS", "write https:// in its url, or take tls out")
-        return value
-
-
-class UpstreamsSettings(Section):
-    mcp: Annotated[UpstreamSettings | None, BeforeValidator(read_absence)] = Field(
-        UpstreamSettings(), description="the MCP server; none: its routes answer 502", json_schema_extra=name_absence
-    )
-    api: UpstreamSettings | None = Field(None, description="the platform's REST API; none: its routes answer 502")
-
-    @property
-    def configured(self) -> dict[str, UpstreamSettings]:
-        """Those that are there, by the names that routes use."""
-        named = {"mcp": self.mcp, "api": self.api}
-        return {name: upstream for name, upstream in named.items() if upstream is not None}
-
-    @field_validator("api")
-    @classmethod
-    def leaves_something(cls, value: UpstreamSettings | None, info: ValidationInfo) -> UpstreamSettings | None:
-        if value is None and "mcp" in info.data and info.data["mcp"] is None:
-            raise unusable("there is no upstream at all", "configure upstreams.mcp or upstreams.api", ("upstreams",))
         return value
 
 
@@ -326,6 +214,7 @@ class Settings(Section):
     upstreams: UpstreamsSettings = Field(UpstreamsSettings(), description="what we stand in front of")
     assertions: AssertionsSettings = Field(AssertionsSettings(), description="what upstreams are told of the caller")
     server: ServerSettings = Field(ServerSettings(), description="limits of the front door")
+    management: ManagementSettings = Field(ManagementSettings(), description="who manages keys over HTTP")
     hashing: HashingSettings = Field(HashingSettings(), description="what proving a secret costs")
     failures: FailuresSettings = Field(FailuresSettings(), description="how many invalid keys are answered in full")
     cache: CacheSettings = Field(CacheSettings(), description="what is remembered between requests")
@@ -339,6 +228,19 @@ class Settings(Section):
         if value.port != 0 and value == info.data.get("listen"):
             raise unusable(
                 "listen and ops_listen are the same address", "give the ops listener a port of its own", ("listen",)
+            )
+        return value
+
+    @field_validator("management")
+    @classmethod
+    def trusts_another(cls, value: ManagementSettings, info: ValidationInfo) -> ManagementSettings:
+        """What we sign speaks to upstreams in a key's name: it must never sign anybody in here."""
+        provider, assertions = value.identity_provider, info.data.get("assertions")
+        if provider is not None and assertions is not None and provider.issuer == assertions.issuer:
+            raise unusable(
+                "management.identity_provider.issuer is the issuer of our own assertions",
+                "name the platform's identity provider",
+                ("management", "identity_provider", "issuer"),
             )
         return value
 

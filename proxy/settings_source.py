@@ -55,6 +55,7 @@ PATHS: Final[tuple[Location, ...]] = (
     ("policy",),
     ("state_dir",),
     ("assertions", "key_file"),
+    ("management", "identity_provider", "ca_file"),
     *(("upstreams", upstream, "tls", name) for upstream in ("mcp", "api") for name in TLS_FILES),
 )
 # In place of a section that is on unless it says this.
@@ -221,6 +222,8 @@ def describe(details: ErrorDetails, location: Location, known: list[str]) -> tup
     name, context = write_name(location), details.get("ctx", {})
     if details["type"] == "extra_forbidden":
         return f"there is no setting {name}", suggest(name, known) or "remove it"
+    if details["type"] == "missing":
+        return f"{name} is not set", "add it: it has no default"
     if "mend" in context:
         return f"{name}: {details['msg']}", str(context["mend"])
     mend = re.sub(r"^(Input|String|Value) ", "it ", details["msg"])

@@ -27,6 +27,7 @@ from proxy.clock import Clock
 from proxy.database import Database
 from proxy.errors import DatabaseError, Reason, UnavailableError
 from proxy.logs import get_logger
+from proxy.outages import Outage
 
 log = get_logger("signing_keys")
 
@@ -76,24 +77,6 @@ class _Own:
     retired_at: float = math.inf
 
 
-class _Outage:
-    """Says once that something fails, and once that it no longer does."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._lasts = False
-
-    def begin(self, error: DatabaseError) -> None:
-        if not self._lasts:
-            log.warning(f"{self._what}_failing", error=str(error))
-        self._lasts = True
-
-    def end(self) -> None:
-        if self._lasts:
-            log.info(f"{self._what}_works_again")
-        self._lasts = False
-
-
 class SigningKeys:
     """`start` once, then `run` beside everything else. `fixed`: the operator's own key, which is never changed."""
 
@@ -129,8 +112,8 @@ class SigningKeys:
         self._unusable: frozenset[str] = frozenset()
         self._read_at = -math.inf
         self._reading = asyncio.Lock()
-        self._beats = _Outage("signing_keys_beat")
-        self._reads = _Outage("signing_keys_read")
+        self._beats = Outage("signing_keys", "signing_keys_beat")
+        self._reads = Outage("signing_keys", "signing_keys_read")
 
     async def start(self) -> None:
         """Publish the first key. Raises DatabaseError."""

@@ -86,6 +86,7 @@ def test_only_a_known_fault_of_the_caller_says_401_or_403(reason: Reason) -> Non
                 "key_",
                 "owner_",
                 "secret_",
+                "token_",
                 "route_",
                 "message_",
                 "rights_",

@@ -105,6 +105,7 @@ def test_the_access_log_of_aiohttp_is_off(stream: io.BytesIO) -> None:
         ("bearer  abcdef", "bearer  …"),
         ('BEARER abc"def, next', "BEARER …, next"),
         ("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln", "eyJ…"),
+        (f"eyJ{'a' * 500}.eyJ{'b' * 7000}.{'c' * 342} sent", "eyJ… sent"),
         ("postgresql://aegis:pa@ss\\word@db:5432/aegis", "postgresql://aegis:…@db:5432/aegis"),
         ("postgres://:pass@db", "postgres://:…@db"),
         ('redis://u:p"w@h', "redis://u:…@h"),

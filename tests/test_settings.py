@@ -243,6 +243,18 @@ def test_a_number_out_of_range_is_repeated_with_its_range(tmp_path: Path) -> Non
         "upstreams: {mcp: {url: 'https://h', tls: {client_certificate_file: certificate.pem}}}",
         "assertions: {algorithm: HS256}",
         "assertions: {lifetime_seconds: 3600}",
+        "management: {identity_provider: {issuer: 'https://id.example'}}",
+        "management: {identity_provider: {audience: aegis}}",
+        "management: {identity_provider: {issuer: 'http://id.example', audience: aegis}}",
+        "management: {identity_provider: {issuer: 'id.example', audience: aegis}}",
+        "management: {identity_provider: {issuer: 'https://u:p@id.example', audience: aegis}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: ''}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: aegis, algorithms: []}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: aegis, algorithms: [HS256]}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: aegis, algorithms: [none]}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: aegis, jwks_url: 'http://k.example'}}",
+        "management: {identity_provider: {issuer: 'https://id.example', audience: aegis, keep_seconds: 100}}",
+        "{management: {identity_provider: {issuer: 'https://a', audience: b}}, assertions: {issuer: 'https://a'}}",
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_one_fault(tmp_path: Path, text: str) -> None:
@@ -274,6 +286,17 @@ def test_either_upstream_can_be_absent_but_not_both(tmp_path: Path) -> None:
     assert list(load(tmp_path, "").upstreams.configured) == ["mcp"]
     only_named = load(tmp_path, "upstreams: {mcp: none}", {**HOME, "AEGIS_UPSTREAM_MCP": "http://mcp:1"})
     assert list(only_named.upstreams.configured) == ["mcp"]
+
+
+def test_an_identity_provider_needs_a_name_and_what_it_calls_us(tmp_path: Path) -> None:
+    assert load(tmp_path, "").management.identity_provider is None
+    text = "management: {identity_provider: {issuer: 'https://id.example/realms/a', audience: aegis, ca_file: ca.pem}}"
+    provider = load(tmp_path, text).management.identity_provider
+    assert provider is not None
+    assert (provider.issuer, provider.algorithms) == ("https://id.example/realms/a", ("RS256", "ES256"))
+    assert provider.ca_file == tmp_path / "ca.pem"
+    fault = only_fault(tmp_path, "management:\n  identity_provider:\n    issuer: https://id.example")
+    assert (fault.line, fault.message) == (2, "management.identity_provider.audience is not set")
 
 
 def test_files_are_named_relative_to_the_file_of_settings(tmp_path: Path) -> None:

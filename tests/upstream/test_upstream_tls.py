@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import itertools
 import socket
 import ssl
@@ -12,13 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.errors import Reason, UpstreamError
 from proxy.upstream import UpstreamAborted, UpstreamResponse
 from proxy.upstream_upload import MAX_UNSENT_BYTES
+from tests.certificates import make_certificate
 from tests.hostile_origin import Peer, answering
 from tests.uploads import Faucet, Flood
 from tests.upstream_stage import (
@@ -41,28 +37,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_polic
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and its self-signed certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "origin")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = tmp_path_factory.mktemp("tls") / "origin.pem"
-    pem.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return pem
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
