@@ -58,7 +58,7 @@ schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the mod
 
 sdk: $(STAMPS)/dev ## make anew what of the SDKs is made: the OpenAPI document, models, the blocking client
 	$(BIN)/python -m sdk.assemble
-	$(BIN)/python sdk/python/generate.py
+	$(BIN)/python -m sdk.generate_python
 
 lock: ## resolve the lock files anew, with uv (LOCKFLAGS=--upgrade takes newer versions)
 	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml

@@ -16,6 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ class Run:
     def take(self, step: Json) -> str:
         """One step's outcome. Raises WrongError."""
         step = {**step, **{name: self.fill(step[name]) for name in ("args", "with", "expect") if name in step}}
+        if "expires_at" in step.get("with", {}):
+            step["with"] = {**step["with"], "expires_at": datetime.fromisoformat(step["with"]["expires_at"])}
         try:
             value = self.do(step)
         except AegisError as error:

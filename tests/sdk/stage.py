@@ -74,7 +74,8 @@ class SuiteStage:
         return f"http://{self.proxy.data_address}"
 
     async def begin(self, _: Json) -> Json:
-        """As new."""
+        """As new: the platform, and no key that opens."""
+        await self.stage.sql("UPDATE api_keys SET status = 'revoked' WHERE status <> 'revoked'")
         await self.rest.start()
         self.rest.platform.reset()
         return {}

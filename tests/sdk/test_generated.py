@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
-import pytest
-
 import aegis_sdk
 import proxy
 from sdk.assemble import DOCUMENT, assemble
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "sdk" / "python" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from sdk.generate_python import PACKAGE, list_made
 
 
 def test_the_document_is_what_its_parts_make() -> None:
     assert DOCUMENT.read_text() == assemble(), "make sdk"
 
 
-def test_models_and_the_blocking_client_are_what_they_are_made_from(generate: ModuleType) -> None:
-    made = generate.list_made()
+def test_models_and_the_blocking_client_are_what_they_are_made_from() -> None:
+    made = list_made()
     assert {path: path.read_text() for path in made} == made, "make sdk"
-    assert {path.name for path in (generate.PACKAGE / "_sync").glob("*.py")} == {
-        path.name for path in (generate.PACKAGE / "_async").glob("*.py")
+    assert {path.name for path in (PACKAGE / "_sync").glob("*.py")} == {
+        path.name for path in (PACKAGE / "_async").glob("*.py")
     }
 
 
-def test_nothing_of_the_blocking_client_waits(generate: ModuleType) -> None:
-    for path in (generate.PACKAGE / "_sync").glob("*.py"):
+def test_nothing_of_the_blocking_client_waits() -> None:
+    for path in (PACKAGE / "_sync").glob("*.py"):
         code = path.read_text().replace("AbstractAsyncContextManager", "").replace("async with client.mcp()", "")
         assert not [word for word in ("await ", "async ", "Async", "anyio") if word in code], path
 

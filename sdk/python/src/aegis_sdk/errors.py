@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aegis_sdk.models import ApiKey
 
 
 class AegisError(Exception):
@@ -41,6 +44,17 @@ class UnexpectedAnswerError(AegisError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class SecretNotShownError(AegisError):
+    """The key was made (or rotated) by an earlier attempt, whose answer was lost with the secret in it.
+
+    `api_key` is that key, without the secret: rotate it to get one that you see, or revoke it.
+    """
+
+    def __init__(self, api_key: ApiKey) -> None:
+        super().__init__(f"the secret of key {api_key.id} was in an answer that got lost: rotate it, or revoke it")
+        self.api_key = api_key
 
 
 @dataclass(frozen=True, slots=True)

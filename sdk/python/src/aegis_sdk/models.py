@@ -1,16 +1,130 @@
-"""The API's answers, as they are on the wire. Made from `sdk/openapi.json` by `generate.py`."""
+"""The API's answers, as they are on the wire. Made from `openapi.json` by `sdk/generate_python.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, ConfigDict
+
+from aegis_sdk.answers import Answer
 
 
-class AgentSummary(BaseModel):
+class Constraints(Answer):
+    """
+    None: not constrained. `burst`: how many requests may come at once; a second's worth unless told.
+    """
+
     model_config = ConfigDict(
-        extra="allow",
+        extra="forbid",
     )
+    sources: list[str] | None = None
+    """
+    Addresses and CIDRs that requests may come from.
+    """
+    requests_per_second: float | None = None
+    burst: int | None = None
+    """
+    Requests that may come at once.
+    """
+    max_calls: int | None = None
+    """
+    Calls under way at once, on one instance.
+    """
+    max_streams: int | None = None
+    """
+    Streams open at once, on one instance.
+    """
+
+
+class Fault(Answer):
+    """
+    What is wrong with one member.
+    """
+
+    field: str
+    message: str
+
+
+class GrantablePreset(Answer):
+    """
+    A preset may be given whole, or not at all.
+    """
+
+    name: str
+    title: str
+    scopes: list[str]
+    may: bool
+    why_not: str | None
+    missing: list[str]
+
+
+class GrantableScope(Answer):
+    """
+    A scope of the catalogue. `selectors`: what of it may be given where not all of it may.
+    """
+
+    scope: str
+    title: str
+    selector: str | None
+    may: bool
+    why_not: str | None
+    selectors: list[str]
+
+
+class ScopeCatalogue(Answer):
+    """
+    What this caller may give to a key, and why not the rest.
+    """
+
+    scopes: list[GrantableScope]
+    presets: list[GrantablePreset]
+    expiries: list[str]
+
+
+class LastRefusal(Answer):
+    """
+    The last time a key was refused.
+    """
+
+    at: AwareDatetime
+    reason: str
+
+
+class LastUse(Answer):
+    """
+    The last time a key was let in; `count`: how often ever.
+    """
+
+    at: AwareDatetime
+    address: str | None
+    user_agent: str | None
+    tool: str
+    """
+    What it named: a tool, a method, a route or an operation.
+    """
+    count: int
+
+
+class Problem(Answer):
+    """
+    RFC 9457. `error` is `detail` once more, for the platform's clients; some codes have further members.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    error: str
+    missing: list[str] | None = None
+    """
+    Scopes that would have been needed.
+    """
+    faults: list[Fault] | None = None
+
+
+class AgentSummary(Answer):
     id: str
     name: str
     description: str
@@ -21,10 +135,7 @@ class AgentSummary(BaseModel):
     revision: int
 
 
-class Agent(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Agent(Answer):
     id: str
     name: str
     description: str
@@ -36,20 +147,14 @@ class Agent(BaseModel):
     manifest_yaml: str
 
 
-class AgentPage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class AgentPage(Answer):
     agents: list[AgentSummary]
     total: int
     limit: int
     offset: int
 
 
-class WorkflowSummary(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class WorkflowSummary(Answer):
     id: str
     name: str
     description: str
@@ -60,10 +165,7 @@ class WorkflowSummary(BaseModel):
     revision: int
 
 
-class Workflow(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Workflow(Answer):
     id: str
     name: str
     description: str
@@ -75,38 +177,26 @@ class Workflow(BaseModel):
     manifest_yaml: str
 
 
-class WorkflowPage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class WorkflowPage(Answer):
     workflows: list[WorkflowSummary]
     total: int
     limit: int
     offset: int
 
 
-class Version(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Version(Answer):
     version: int
     manifest_yaml: str
 
 
-class VersionPage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class VersionPage(Answer):
     versions: list[Version]
     total: int
     limit: int
     offset: int
 
 
-class Execution(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Execution(Answer):
     execution_id: str
     kind: str
     """
@@ -127,60 +217,42 @@ class Execution(BaseModel):
     """
 
 
-class ExecutionPage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class ExecutionPage(Answer):
     executions: list[Execution]
     total: int
     limit: int
     offset: int
 
 
-class LogEvent(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class LogEvent(Answer):
     type: str
     execution_id: str | None = None
     number: int | None = None
     line: str | None = None
 
 
-class LogPage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class LogPage(Answer):
     execution_id: str
     events: list[LogEvent]
     limit: int
     offset: int
 
 
-class Volume(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Volume(Answer):
     id: str
     label: str
     size_limit_bytes: int
     used_bytes: int
 
 
-class VolumePage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class VolumePage(Answer):
     volumes: list[Volume]
     total: int
     limit: int
     offset: int
 
 
-class VolumeFile(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class VolumeFile(Answer):
     path: str
     size_bytes: int | None = None
     """
@@ -188,30 +260,74 @@ class VolumeFile(BaseModel):
     """
 
 
-class FilePage(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class FilePage(Answer):
     files: list[VolumeFile]
     total: int
     limit: int
     offset: int
 
 
-class UploadedFile(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class UploadedFile(Answer):
     volume_id: str
     path: str
     size_bytes: int
     sha256: str
 
 
-class Quota(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-    )
+class Quota(Answer):
     used_bytes: int
     limit_bytes: int
     volumes: int
+
+
+class ApiKey(Answer):
+    """
+    A key as everybody may see it who may see it at all: never any part of a secret.
+    """
+
+    id: str
+    name: str
+    owner: str
+    """
+    The owner's subject.
+    """
+    issuer: str
+    tenant_id: str
+    tier: str
+    preset: str | None
+    scopes: list[str]
+    status: str
+    expires_at: AwareDatetime | None
+    created_at: AwareDatetime
+    created_by: str
+    parent_id: str | None
+    constraints: dict[str, Any]
+    version: int
+    old_secret_until: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+    revoked_by: str | None
+    revoked_reason: str | None
+    last_used_at: AwareDatetime | None
+    last_used: LastUse | None
+    last_refused: LastRefusal | None
+    old_secret_last_used_at: AwareDatetime | None
+
+
+class ApiKeyPage(Answer):
+    """
+    `next_cursor`: null when there are no more.
+    """
+
+    api_keys: list[ApiKey]
+    next_cursor: str | None
+
+
+class MintedKey(ApiKey):
+    """
+    A key with its token, for the one sight of it.
+    """
+
+    key: str
+    """
+    The token. It is not stored, and never shown again.
+    """

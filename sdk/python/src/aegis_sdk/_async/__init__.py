@@ -1,1 +1,1 @@
-"""The asynchronous client, written by hand. `_sync` is made from it, word for word, by `sdk/python/generate.py`."""
+"""The asynchronous client, written by hand. `_sync` is made from it, word for word, by `sdk/generate_python.py`."""

@@ -10,6 +10,7 @@ import httpx2
 
 from aegis_sdk._async.agents import AsyncAgents
 from aegis_sdk._async.executions import AsyncExecutions
+from aegis_sdk._async.keys import AsyncKeys
 from aegis_sdk._async.transport import AsyncTransport
 from aegis_sdk._async.volumes import AsyncVolumes
 from aegis_sdk._async.workflows import AsyncWorkflows
@@ -48,6 +49,7 @@ class AsyncAegisClient:
         self.workflows = AsyncWorkflows(self._transport)
         self.executions = AsyncExecutions(self._transport)
         self.volumes = AsyncVolumes(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self._configuration.base_url!r})"

@@ -1,1 +1,1 @@
-"""The blocking client, made from `_sync` by `generate.py`."""
+"""The blocking client, made by `sdk/generate_python.py`."""

@@ -10,6 +10,7 @@ import httpx2
 
 from aegis_sdk._sync.agents import Agents
 from aegis_sdk._sync.executions import Executions
+from aegis_sdk._sync.keys import Keys
 from aegis_sdk._sync.transport import Transport
 from aegis_sdk._sync.volumes import Volumes
 from aegis_sdk._sync.workflows import Workflows
@@ -48,6 +49,7 @@ class AegisClient:
         self.workflows = Workflows(self._transport)
         self.executions = Executions(self._transport)
         self.volumes = Volumes(self._transport)
+        self.keys = Keys(self._transport)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self._configuration.base_url!r})"

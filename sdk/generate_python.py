@@ -1,25 +1,26 @@
 """What of the package is made, not written: models from the OpenAPI document, the blocking client from the other one.
 
-`python sdk/python/generate.py` writes both; a test holds them to be what this gives.
+`python -m sdk.generate_python` writes both; a test holds them to be what this gives.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PACKAGE = HERE / "src" / "aegis_sdk"
-DOCUMENT = HERE.parent / "openapi.json"
+from sdk.assemble import DOCUMENT, Schema, find_answers, strip
+
+PACKAGE = Path(__file__).parent / "python" / "src" / "aegis_sdk"
 RUFF = Path(sys.executable).with_name("ruff")
-MODELS_HEAD = '''"""The API's answers, as they are on the wire. Made from `sdk/openapi.json` by `generate.py`."""
+MODELS_HEAD = '''"""The API's answers, as they are on the wire. Made from `openapi.json` by `sdk/generate_python.py`."""
 
 '''
 # In this order; each is tried on what the ones before it left.
 TO_BLOCKING = (
-    (r"The asynchronous client, written by hand. [^\"]*", "The blocking client, made from `_async` by `generate.py`."),
+    (r"The asynchronous client, written by hand. [^\"]*", "The blocking client, made by `sdk/generate_python.py`."),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\banyio\.sleep\b", "time.sleep"),
@@ -33,6 +34,13 @@ TO_BLOCKING = (
     (r"\ba(close|read)\b", r"\1"),
     (r"for item in page\.items:\s+yield item", "yield from page.items"),
 )  # fmt: skip
+# What is sent in a shape of its own.
+GIVEN = {"Constraints"}
+# What only the server checks.
+BOUNDS = {
+    "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+    "pattern", "title",
+}  # fmt: skip
 # `mcp()` is asynchronous in either client.
 KEPT = re.compile(r"async with client\.mcp\(\)|AbstractAsyncContextManager")
 
@@ -53,18 +61,21 @@ def form_blocking(text: str) -> str:
 
 
 def form_models() -> str:
-    """The module of models."""
+    """The module of models: what is answered, and what is given in a shape of its own. The server judges, not we."""
+    document = strip(json.loads(DOCUMENT.read_text()), BOUNDS)
+    named = {*find_answers(document), *GIVEN}
+    schemas = {name: schema for name, schema in document["components"]["schemas"].items() if name in named}
+    head: Schema = {"openapi": "3.1.0", "info": document["info"], "paths": {}}
     command = [
-        sys.executable, "-m", "datamodel_code_generator",
-        "--input", str(DOCUMENT), "--input-file-type", "openapi", "--output-model-type", "pydantic_v2.BaseModel",
-        "--target-python-version", "3.11", "--use-standard-collections", "--use-union-operator", "--use-annotated",
+        sys.executable, "-m", "datamodel_code_generator", "--input-file-type", "openapi",
+        "--output-model-type", "pydantic_v2.BaseModel", "--base-class", "aegis_sdk.answers.Answer",
+        "--target-python-version", "3.11", "--use-standard-collections", "--use-union-operator",
         "--use-schema-description", "--use-field-description", "--use-double-quotes", "--disable-timestamp",
-        "--extra-fields", "allow", "--enum-field-as-literal", "all", "--openapi-scopes", "schemas",
-        "--strict-nullable", "--collapse-root-models", "--disable-warnings", "--formatters", "builtin",
+        "--openapi-scopes", "schemas", "--strict-nullable", "--disable-warnings", "--formatters", "builtin",
     ]  # fmt: skip
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    body = found[found.index("from __future__") :]
-    return tidy(MODELS_HEAD + body)
+    asked = json.dumps({**head, "components": {"schemas": schemas}})
+    found = subprocess.run(command, input=asked, check=True, capture_output=True, text=True).stdout
+    return tidy(MODELS_HEAD + found[found.index("from __future__") :])
 
 
 def tidy(text: str) -> str:

@@ -1,0 +1,101 @@
+"""API keys: listed, minted, changed, ended; what each may do, and why not more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from aegis_sdk._sync.lists import Listing
+from aegis_sdk._sync.resource import Resource
+from aegis_sdk.calls import Call, form_path, form_time, get, post
+from aegis_sdk.errors import SecretNotShownError
+from aegis_sdk.models import ApiKey, ApiKeyPage, Constraints, MintedKey, ScopeCatalogue
+from aegis_sdk.paging import form_linked_page
+
+ExpiresIn = Literal["7d", "30d", "90d", "1y", "never"]
+Shown = TypeVar("Shown", bound=ApiKey)
+REPLAYED = "Idempotent-Replay"
+
+
+class Keys(Resource):
+    """`client.keys`. A key manages the keys that were made by it, as far as its own `key:*` scopes go."""
+
+    def list(
+        self,
+        *,
+        query: str | None = None,
+        status: str | Sequence[str] | None = None,
+        preset: str | None = None,
+        owner: str | None = None,
+        page_size: int | None = None,
+    ) -> Listing[ApiKey]:
+        """The newest first. `query`: part of a name or an id. `status`: one or several of `active`, `disabled`,
+        `revoked`, `expired`. Takes `key:list`.
+        """
+        asked = {
+            "q": query,
+            "status": status if status is None or isinstance(status, str) else ",".join(status),
+            "preset": preset,
+            "owner": owner,
+            "limit": page_size,
+        }
+        call = get(form_path("api-keys"), asked)
+        return Listing(self._transport, call, ApiKeyPage, lambda page: form_linked_page(page, page.api_keys))
+
+    def get(self, key_id: str) -> ApiKey:
+        """Takes `key:read`."""
+        return self._transport.fetch(get(form_path("api-keys", key_id)), ApiKey)
+
+    def mint(
+        self,
+        name: str,
+        *,
+        preset: str | None = None,
+        scopes: Sequence[str] | None = None,
+        expires_in: ExpiresIn | None = None,
+        expires_at: datetime | None = None,
+        constraints: Constraints | Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> MintedKey:
+        """A new key: `minted.key` is shown this once. Takes `key:create`, and all the rights it is to have.
+
+        Either `preset` or `scopes`; `expires_in` or `expires_at` (neither: 90 days). Raises `SecretNotShownError` when
+        an earlier attempt made it and its answer was lost.
+        """
+        body = {
+            "name": name,
+            "preset": preset,
+            "scopes": form_scopes(scopes),
+            "expires_in": expires_in,
+            "expires_at": form_time(expires_at),
+            "constraints": form_constraints(constraints),
+        }
+        call = post(form_path("api-keys"), body, headers=form_idempotency(idempotency_key), repeatable=True)
+        return self._show(call, MintedKey)
+
+    def scopes(self) -> ScopeCatalogue:
+        """All scopes and presets, and which of them this key may give away."""
+        return self._transport.fetch(get(form_path("scopes")), ScopeCatalogue)
+
+    def _show(self, call: Call, model: type[Shown]) -> Shown:
+        """A key with its secret. Raises SecretNotShownError where that was in an answer that got lost."""
+        answer = self._transport.ask(call)
+        if answer.headers.get(REPLAYED) == "true":
+            raise SecretNotShownError(self._transport.read(answer, ApiKey))
+        return self._transport.read(answer, model)
+
+
+def form_idempotency(given: str | None) -> dict[str, str]:
+    """The same in all attempts of one call."""
+    return {"Idempotency-Key": given if given is not None else str(uuid.uuid4())}
+
+
+def form_scopes(scopes: Sequence[str] | None) -> Sequence[str] | None:
+    """A single text is a mistake, and no list of its letters."""
+    return [scopes] if isinstance(scopes, str) else scopes
+
+
+def form_constraints(constraints: Constraints | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return constraints.model_dump(exclude_none=True) if isinstance(constraints, Constraints) else constraints
