@@ -13,7 +13,7 @@ from typing import Final
 
 from proxy.database import Database
 
-# An actor is `kind:name`, and the kind alone stands for all of its kind. Ids run with time; a batch comes a little late.
+# An actor is `kind:name`, and the kind alone stands for all of its kind. Ids run with time; a batch comes a bit late.
 READ: Final = """
 SELECT id, at, actor, action, key_id, owner_id::text AS owner_id, before::text AS before, after::text AS after
   FROM audit_events

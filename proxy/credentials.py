@@ -7,7 +7,7 @@ CredentialError when what was presented is no key. It knows nothing of whose key
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -35,8 +35,26 @@ class PresentedCredential:
         return self.token.key_id if isinstance(self.token, Token) else None
 
 
+@dataclass(frozen=True, slots=True)
+class PresentedText:
+    """What means to be a token of the identity provider's: it holds a dot, and no key does. Nothing in it is read."""
+
+    text: str = field(repr=False)
+
+    @property
+    def key_id(self) -> None:
+        """It names no key."""
+        return
+
+
 def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential | None:
     """The one Bearer key of a request. Raises CredentialError; its text never quotes what was presented."""
+    value = _find_authorization(headers, query)
+    return PresentedCredential(parse_bearer(value)) if value is not None else None
+
+
+def _find_authorization(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str) -> str | None:
+    """The value of the one Authorization header, where no key stands in the URL. Raises CredentialError."""
     if query and _holds_token(unquote(query)):
         raise CredentialError(
             Reason.CREDENTIAL_MISPLACED,
@@ -48,18 +66,23 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
         return None
     if len(values) > 1:
         raise CredentialError(Reason.CREDENTIAL_REPEATED, "More than one Authorization header.")
-    return PresentedCredential(parse_bearer(values[0]))
+    return values[0]
 
 
 def parse_bearer(value: str) -> Token | LegacyToken:
     """The key in the value of an Authorization header. Raises UnprovenError."""
+    text = _strip_scheme(value)
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise UnprovenError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
+
+
+def _strip_scheme(value: str) -> str:
     scheme, separator, text = value.partition(" ")
     if scheme.lower() != "bearer" or not separator:
         raise UnprovenError(Reason.CREDENTIAL_MALFORMED, "The Authorization header is not 'Bearer <key>'.")
-    try:
-        return _parse(text.strip(" "))
-    except ValueError as error:
-        raise UnprovenError(Reason.CREDENTIAL_MALFORMED, f"This is not an Aegis API key: {error}.") from error
+    return text.strip(" ")
 
 
 def _parse(text: str) -> Token | LegacyToken:
@@ -74,6 +97,15 @@ def require_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query:
             Reason.CREDENTIAL_MISSING, "An API key is required: send it as 'Authorization: Bearer <key>'."
         )
     return presented
+
+
+def require_either(
+    headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = ""
+) -> PresentedCredential | PresentedText:
+    """A key, or what means to be a token, where either will do. Raises CredentialError."""
+    value = _find_authorization(headers, query)
+    text = _strip_scheme(value) if value is not None else ""
+    return PresentedText(text) if "." in text else require_credential(headers, query)
 
 
 def _holds_token(query: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final, NewType
 
 import jwt
 
-from proxy.errors import CredentialError, Reason, RequestError
+from proxy.errors import CredentialError, Reason, RequestError, UnprovenError
 from proxy.messages import decode_json
 from proxy.provider_documents import VerificationKey
 
@@ -65,18 +65,15 @@ class ProviderClaims:
     nonce: str | None = field(default=None, repr=False)
 
 
-def is_token(text: str) -> bool:
-    """Whether a bearer credential means to be a token: keys hold no dot."""
-    return "." in text
-
-
 def parse_token(text: str, algorithms: Collection[str]) -> PresentedToken:
-    """Read the head of a token. Raises CredentialError."""
+    """Read the head of a token. Raises UnprovenError."""
     if len(text) > MAX_TOKEN_BYTES:
         raise refuse("it is too long")
     if _COMPACT.fullmatch(text) is None:
         raise refuse("it is not three parts in base64url, with dots between")
-    header = _read_object(_decode(text.partition(".")[0]))
+    header = _find_object(_decode(text.partition(".")[0]))
+    if header is None:
+        raise refuse("its head is not one strict JSON object that names each member once")
     kind, kid, algorithm = (header.get(name) for name in ("typ", "kid", "alg"))
     if kind is not None and (not isinstance(kind, str) or kind.lower() not in _TYPES):
         raise refuse("it is of a type (`typ`) that signs nobody in")
@@ -92,7 +89,7 @@ def parse_token(text: str, algorithms: Collection[str]) -> PresentedToken:
 
 
 def prove(token: PresentedToken, key: VerificationKey) -> ProvenPayload:
-    """What the holder of the key's private half signed. Raises CredentialError."""
+    """What the holder of the key's private half signed. Raises UnprovenError."""
     try:
         # Its own `algorithm` is one that both the operator and the key allow.
         proven = jwt.PyJWS().decode_complete(token.text, key.public, algorithms=[token.algorithm])
@@ -106,41 +103,50 @@ def judge_claims(payload: ProvenPayload, expected: Expected, now: float) -> Prov
 
     The leeway forgives a provider whose clock is ahead; it never prolongs a token. Raises CredentialError.
     """
-    claims = _read_object(payload)
+    claims = _find_object(payload)
+    if claims is None:
+        raise _disbelieve("its claims are not one strict JSON object that names each member once")
     if claims.get("iss") != expected.issuer:
-        raise refuse("it is another issuer's")
+        raise _disbelieve("it is another issuer's")
     audience = claims.get("aud")
     if expected.audience not in ([audience] if isinstance(audience, str) else _list(audience)):
-        raise refuse("it is meant for somebody else (`aud`)")
+        raise _disbelieve("it is meant for somebody else (`aud`)")
     ends = _get_time(claims, "exp")
     if ends is None:
-        raise refuse("it has no end (`exp`)")
+        raise _disbelieve("it has no end (`exp`)")
     if any((_get_time(claims, name) or 0) > now + expected.leeway_seconds for name in ("nbf", "iat")):
-        raise refuse("it is not valid yet")
+        raise _disbelieve("it is not valid yet")
     if now >= ends:
         raise CredentialError(Reason.TOKEN_EXPIRED, "This token has expired. Sign in again.")
     subject = _find_text(claims, "sub")
     if subject is None:
-        raise refuse("it names nobody (`sub`)")
+        raise _disbelieve("it names nobody (`sub`)")
     tenant_id, tier, role, nonce = (
         _find_text(claims, name) for name in ("tenant_id", "zaru_tier", "aegis_role", "nonce")
     )
     return ProviderClaims(expected.issuer, subject, tenant_id, tier, role, ends, nonce)
 
 
-def refuse(why: str) -> CredentialError:
-    """`why` is of our own words: nothing of the token is repeated."""
-    return CredentialError(Reason.TOKEN_INVALID, f"This token is not accepted: {why}.")
+def refuse(why: str) -> UnprovenError:
+    """For what nobody has proven. `why` is of our own words: nothing of the token is repeated."""
+    return UnprovenError(Reason.TOKEN_INVALID, _complain(why))
 
 
-def _read_object(body: bytes) -> dict[str, Any]:
+def _disbelieve(why: str) -> CredentialError:
+    """For what the provider did sign."""
+    return CredentialError(Reason.TOKEN_INVALID, _complain(why))
+
+
+def _complain(why: str) -> str:
+    return f"This token is not accepted: {why}."
+
+
+def _find_object(body: bytes) -> dict[str, Any] | None:
     try:
         value, _ = decode_json(body, max_depth=MAX_DEPTH)
     except RequestError:
-        value = None
-    if not isinstance(value, dict):
-        raise refuse("it does not hold strict JSON objects that name each member once")
-    return value
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _decode(part: str) -> bytes:
@@ -158,7 +164,7 @@ def _get_time(claims: dict[str, Any], name: str) -> float | None:
     """A NumericDate; None: not there."""
     value = claims.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise refuse(f"its claim `{name}` is not a time")
+        raise _disbelieve(f"its claim `{name}` is not a time")
     return value
 
 
@@ -166,5 +172,5 @@ def _find_text(claims: dict[str, Any], name: str) -> str | None:
     """Postgres takes no NUL, and logs should take no control characters."""
     value = claims.get(name)
     if value is not None and (not isinstance(value, str) or _TEXT.fullmatch(value) is None):
-        raise refuse(f"its claim `{name}` is not a text of up to {MAX_TEXT} characters")
+        raise _disbelieve(f"its claim `{name}` is not a text of up to {MAX_TEXT} characters")
     return value

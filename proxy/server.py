@@ -35,15 +35,18 @@ from proxy.fittings import (
     open_database,
     open_destinations,
     open_hasher,
+    open_identity_provider,
     open_signing_keys,
     require_c_parser,
 )
 from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
 from proxy.heart import Heart, build_heart
+from proxy.identity_provider import IdentityProvider
 from proxy.keys.hashing import Hasher
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
+from proxy.keys.owners import Owners
 from proxy.keys.store import KeyStore
 from proxy.lease import Trust
 from proxy.live_policy import LivePolicy
@@ -182,7 +185,8 @@ async def run_proxy(
         live = LivePolicy(policy)
         heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
         recorder = _build_recorder(settings, live, instance, clock, database, metrics, stack)
-        management = _build_management(settings, live, heart, database, hasher, recorder)
+        provider = open_identity_provider(settings, clock, metrics, stack)
+        management = _build_management(settings, live, heart, database, hasher, recorder, provider)
         door = _build_door(settings, live, heart, destinations, signing_keys, recorder, metrics, management)
         proxy = Proxy(
             settings,
@@ -263,13 +267,21 @@ def _build_recorder(
 
 
 def _build_management(
-    settings: Settings, live: LivePolicy, heart: Heart, database: Database, hasher: Hasher, recorder: Recorder
+    settings: Settings,
+    live: LivePolicy,
+    heart: Heart,
+    database: Database,
+    hasher: Hasher,
+    recorder: Recorder,
+    provider: IdentityProvider | None,
 ) -> Management:
     return Management(
         operations=Operations(database, hasher, live, heart.clock),
         callers=Callers(
             verifier=heart.verifier,
             store=KeyStore(database),
+            owners=Owners(database),
+            provider=provider,
             live=live,
             now=lambda: heart.database_clock.now(heart.clock.boot()),
         ),

@@ -18,7 +18,6 @@ from proxy.provider_tokens import (
     Expected,
     ProvenPayload,
     ProviderClaims,
-    is_token,
     judge_claims,
     parse_token,
     prove,
@@ -79,11 +78,6 @@ def test_an_audience_may_stand_in_a_list() -> None:
 
 def test_a_token_without_the_id_of_its_key_can_be_read() -> None:
     assert parse_token(form_token(KEY, CLAIMS, kid=None), ALGORITHMS).kid is None
-
-
-def test_keys_of_ours_are_no_tokens() -> None:
-    assert is_token(form_token(KEY, CLAIMS))
-    assert not is_token("aegis_Ab3dEf6hIj9k_" + "s" * 49)
 
 
 # --- the head ------------------------------------------------------------------------------------------------------

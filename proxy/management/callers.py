@@ -1,32 +1,65 @@
 """Who asks for something to be done to keys?  [io]
 
 In goes what was presented, out comes a `Caller` with the rights it has now, or a refusal. An API key is verified as on
-the data path, by the same `Verifier`. The rights are read from the key's row, and once more by `keys.changes` inside
-every transaction that rests on them.
+the data path, by the same `Verifier`; a token by the provider's keys. The rights are read from the key's row or the
+owner's, and once more by `keys.changes` inside every transaction that rests on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.credentials import PresentedCredential
-from proxy.keys.rights import Caller, form_caller_of_key
+from proxy.credentials import PresentedCredential, PresentedText
+from proxy.errors import Reason, UnprovenError
+from proxy.identity_provider import IdentityProvider
+from proxy.keys.owners import Owners
+from proxy.keys.rights import Caller, CallerError, form_caller_of_claims, form_caller_of_key
 from proxy.keys.store import KeyStore
 from proxy.live_policy import LivePolicy
+from proxy.management.faults import refuse_caller
+from proxy.provider_tokens import ProviderClaims
 from proxy.verification import Verifier, refuse_key, refuse_unknown
 
 
 class Callers:
-    """`now`: seconds since the epoch, by the database's clock."""
+    """`provider`: None where API keys alone manage keys. `now`: seconds since the epoch, by the database's clock."""
 
-    def __init__(self, *, verifier: Verifier, store: KeyStore, live: LivePolicy, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        store: KeyStore,
+        owners: Owners,
+        provider: IdentityProvider | None,
+        live: LivePolicy,
+        now: Callable[[], float],
+    ) -> None:
         self._verifier = verifier
         self._store = store
+        self._owners = owners
+        self._provider = provider
         self._live = live
         self._now = now
 
-    async def find(self, presented: PresentedCredential) -> Caller:
-        """Raises CredentialError, UnavailableError, DatabaseError."""
+    async def find(self, presented: PresentedCredential | PresentedText) -> Caller:
+        """Raises Refusal, DatabaseError."""
+        if isinstance(presented, PresentedCredential):
+            return await self._find_key(presented)
+        if self._provider is None:
+            raise UnprovenError(Reason.CREDENTIAL_MALFORMED, "This is not an Aegis API key, and tokens are not taken.")
+        return await self.find_owner(await self._provider.verify(presented.text))
+
+    async def find_owner(self, claims: ProviderClaims) -> Caller:
+        """The owner who signed in, as the row has them now. Raises Refusal, DatabaseError."""
+        record = await self._owners.find(claims.issuer, claims.subject)
+        try:
+            return form_caller_of_claims(
+                record, self._live.enforced, tenant_id=claims.tenant_id, tier=claims.tier, role=claims.role
+            )
+        except CallerError as error:
+            raise refuse_caller(error) from error
+
+    async def _find_key(self, presented: PresentedCredential) -> Caller:
         principal = await self._verifier.verify(presented)
         record = (await self._store.read_keys([principal.key_id])).get(principal.key_id)
         if record is None:

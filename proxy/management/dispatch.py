@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from proxy.credentials import require_credential
+from proxy.credentials import require_either
 from proxy.envelope import Target, check_json_content_type, parse_query
 from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, UnavailableError
 from proxy.headers import SAFETY, SERVER
@@ -98,7 +98,7 @@ class Management:
             _check_no_body(request)
             _read_query(endpoint, target)
             return web.Response(body=self._document, headers=_form_headers(passage))
-        presented = require_credential(request.headers, target.query)
+        presented = require_either(request.headers, target.query)
         passage.key_id = presented.key_id
         query = _read_query(endpoint, target)
         try:
