@@ -14,6 +14,7 @@ from proxy.database import Database
 from proxy.keys.changes import KeyNotFoundError
 from proxy.keys.constraints import Constraints, parse_constraints
 from proxy.keys.hashing import Hasher
+from proxy.keys.legacy import looks_legacy
 from proxy.keys.minting import MintError
 from proxy.keys.rights import RightsError
 from proxy.keys.token import ID_LENGTH, parse_token
@@ -27,6 +28,10 @@ CONSTRAINTS = "Constraints"
 
 def read_id(text: str) -> str:
     """The id, also of a whole key, which whoever is in a hurry to revoke it will paste; it is not repeated."""
+    if looks_legacy(text):
+        raise typer.BadParameter(
+            "a key of the older form does not hold its id; give it to aegis-proxy keys scan --check - on stdin"
+        )
     try:
         return parse_token(text).key_id
     except ValueError:

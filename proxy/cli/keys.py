@@ -1,4 +1,4 @@
-"""`aegis-proxy keys …`: mint, list, show, revoke; what changes a key stands in `keys_life`, `keys_apply`."""
+"""`aegis-proxy keys …`: mint, list, show, revoke; what changes a key stands in `keys_life`, many in `keys_…`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from proxy.cli.key_options import (
     open_changing,
 )
 from proxy.cli.keys_apply import apply_keys
+from proxy.cli.keys_import import import_table
 from proxy.cli.keys_life import disable_key, enable_key, rotate_key, update_key
 from proxy.cli.output import (
     form_key,
@@ -167,3 +168,4 @@ app.command("rotate")(rotate_key)
 app.command("disable")(disable_key)
 app.command("enable")(enable_key)
 app.command("apply")(apply_keys)
+app.command("import")(import_table)

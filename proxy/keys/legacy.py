@@ -29,9 +29,14 @@ class LegacyToken:
 
 def parse_legacy_token(text: str) -> LegacyToken:
     """Read a token. Raises ValueError, without quoting it."""
-    if _FORM.fullmatch(text) is None:
+    if not looks_legacy(text):
         raise ValueError("not of the older form, aegis_ and 40 letters and digits")
     return LegacyToken(hashlib.sha256(text.encode("ascii")).digest(), text)
+
+
+def looks_legacy(text: str) -> bool:
+    """True when this is a token of the older form."""
+    return _FORM.fullmatch(text) is not None
 
 
 def find_legacy_secret(token: LegacyToken, record: KeyRecord) -> Secret | None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,19 +42,22 @@ class Command:
     environment: dict[str, str]
     note_secret: Callable[[str], None]
 
-    async def run(self, *arguments: str, **environment: str) -> Outcome:
-        process = await self.start(*arguments, **environment)
+    async def run(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Outcome:
+        process = await self._spawn(arguments, environment, DEVNULL if stdin is None else PIPE)
         async with asyncio.timeout(2 * GUARD_SECONDS):
-            stdout, stderr = await process.communicate()
+            stdout, stderr = await process.communicate(stdin)
         assert process.returncode is not None
         outcome = Outcome(process.returncode, stdout.decode(), stderr.decode())
         assert "Traceback" not in outcome.stderr
         return outcome
 
     async def start(self, *arguments: str, **environment: str) -> Process:
+        return await self._spawn(arguments, environment, None)
+
+    async def _spawn(self, arguments: tuple[str, ...], environment: dict[str, str], stdin: int | None) -> Process:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "proxy", *arguments,
-            cwd=ROOT, env={**self.environment, **environment}, stdout=PIPE, stderr=PIPE,
+            cwd=ROOT, env={**self.environment, **environment}, stdin=stdin, stdout=PIPE, stderr=PIPE,
         )  # fmt: skip
 
     async def mint(self, *arguments: str) -> str:

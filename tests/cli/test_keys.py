@@ -13,6 +13,7 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore
 from proxy.keys.token import SCANNER_PATTERN, fast_tag, parse_token
 from tests.cli.command import Command
+from tests.records import form_legacy_token
 
 MINT = ("keys", "mint", "--owner", "ada")
 
@@ -243,3 +244,13 @@ async def test_a_whole_key_may_be_pasted_where_its_id_is_meant(aegis: Command) -
     assert outcome.code == 0
     assert outcome.json["status"] == "revoked"
     assert token[19:] not in outcome.stdout + outcome.stderr
+
+
+async def test_a_key_of_the_older_form_is_no_id_and_is_not_repeated(aegis: Command) -> None:
+    token = form_legacy_token(10**39).text
+    aegis.note_secret(token)
+    for verb in ("show", "revoke", "rotate"):
+        outcome = await aegis.run("keys", verb, token)
+        assert (outcome.code, outcome.stdout) == (2, "")
+        assert "keys scan --check -" in outcome.told
+        assert token[6:18] not in outcome.stderr
