@@ -22,6 +22,7 @@ from proxy.client_response import check_unanswered
 from proxy.envelope import SUPPORTED_VERSIONS
 from proxy.errors import Reason, Refusal, RequestError, UnavailableError
 from proxy.logs import get_logger
+from proxy.porch import Newcomer, Porch
 
 log = get_logger("connection")
 
@@ -181,16 +182,26 @@ class ClientConnection(RequestHandler):
 
 
 class ClientServer(web.Server):
-    """aiohttp's low-level server, making `ClientConnection`s: `max_connections` that are served."""
+    """aiohttp's low-level server, making `ClientConnection`s of newcomers: `max_connections` that are served."""
 
-    def __init__(self, *arguments: Any, max_connections: int, **settings: Any) -> None:  # noqa: ANN401 - aiohttp's own
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - aiohttp's own
+        porch: Porch,
+        max_connections: int,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*arguments, **settings)
+        self._porch = porch
         self._max_connections = max_connections
 
     @property
     def excess(self) -> int:
         """How many connections there are beyond those that are served; not above 0 when there are none."""
-        return len(self._connections) - self._max_connections
+        return len(self._connections) + len(self._porch.newcomers) - self._max_connections
 
-    def __call__(self) -> ClientConnection:
+    def __call__(self) -> Newcomer:  # type: ignore[override]  # an asyncio.Protocol is all that is asked for
+        return Newcomer(self._porch, self._admit, lambda: self.excess > MAX_SHED)
+
+    def _admit(self) -> ClientConnection:
         return ClientConnection(self, loop=self._loop, **self._kwargs)

@@ -41,6 +41,11 @@ class FailureLimiter:
         # Until when what a source has failed is not yet forgiven: the one number a token bucket needs (GCRA).
         self._forgiven_at: LRUCache[str, float] = LRUCache(max_sources)
 
+    @property
+    def longest_wait_seconds(self) -> int:
+        """What nobody waits longer than for the next failure."""
+        return math.ceil(self._interval)
+
     def count(self, source: str, now: float) -> int | None:
         """One more failure at boot time `now`. None when it is within the budget; else it does not count, and may be
         tried again after so many seconds."""

@@ -9,6 +9,7 @@ import resource
 import secrets
 import ssl
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from proxy.clock import Clock
 from proxy.database import Database
 from proxy.discovery import NOTHING, Discovery
 from proxy.envelope import LOOPBACK_NAMES
-from proxy.errors import ConfigError, Fault
+from proxy.errors import ConfigError, Fault, Reason
 from proxy.failures import FailureLimiter
 from proxy.forwarding import Destination
 from proxy.front_door import DoorRules
@@ -34,10 +35,12 @@ from proxy.logs import get_logger
 from proxy.memory import Memory
 from proxy.metrics import Metrics
 from proxy.news import NewsLog
+from proxy.porch import Porch
 from proxy.provider_client import ProviderClient
 from proxy.provider_tokens import Expected
 from proxy.relay import Limits
 from proxy.request_body import BodyLimits
+from proxy.screening import Screen
 from proxy.settings import Settings, TlsSettings, UpstreamSettings
 from proxy.signing_keys import BEAT_SECONDS, SigningKeys
 from proxy.upstream import Upstream
@@ -202,8 +205,19 @@ def open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     return hasher
 
 
-def make_limiter(settings: Settings) -> FailureLimiter:
-    return FailureLimiter(burst=settings.failures.burst, per_second=settings.failures.per_second)
+def open_porch(settings: Settings, screen: Screen, clock: Clock, metrics: Metrics, stack: AsyncExitStack) -> Porch:
+    server, failures = settings.server, settings.failures
+    porch = Porch(
+        limiter=FailureLimiter(burst=failures.burst, per_second=failures.per_second),
+        screen=screen,
+        clock=clock,
+        realm=server.realm,
+        trusted_proxies=server.trusted_proxies,
+        head_timeout_seconds=server.header_timeout_seconds,
+        count=partial(metrics.count_request, "none", Reason.TOO_MANY_FAILURES),
+    )
+    stack.callback(porch.close)
+    return porch
 
 
 def make_memory(settings: Settings, news: NewsLog, clock: Clock) -> Memory:

@@ -29,6 +29,7 @@ from proxy.metrics import Metrics
 from proxy.news import NewsLog
 from proxy.receipts import Receipts
 from proxy.revocation import Revocation
+from proxy.screening import Screen
 from proxy.sealing import Seal
 from proxy.session_cleanup import SessionCleanup
 from proxy.session_store import SessionStore
@@ -49,6 +50,7 @@ class Heart:
     registry: Registry
     gate: Gate
     verifier: Verifier
+    screen: Screen
     session_store: SessionStore
     task_store: TaskStore
     binder: Binder
@@ -100,6 +102,8 @@ def build_heart(
         count_memory=metrics.count_verification,
     )
     stack.push_async_callback(verifier.aclose)
+    screen = Screen(memory=memory, reader=reader, digests=digests, lease=lease, clock=clock)
+    stack.push_async_callback(screen.aclose)
     secret_key = get_secret_key(settings)
     session_store = SessionStore(
         database,
@@ -157,6 +161,7 @@ def build_heart(
         registry,
         Gate(),
         verifier,
+        screen,
         session_store,
         TaskStore(database),
         Binder(Seal(secret_key, "request-state"), Seal(secret_key, "event-id"), Seal(secret_key, "message-target")),

@@ -24,6 +24,7 @@ from proxy.client_connection import ClientServer
 from proxy.clock import Clock, SystemClock
 from proxy.database import Database
 from proxy.errors import ProxyError, Reason
+from proxy.failures import FailureLimiter
 from proxy.filtering import Allow
 from proxy.fittings import (
     find_max_connections,
@@ -31,11 +32,11 @@ from proxy.fittings import (
     form_door_rules,
     form_limits,
     make_assertions,
-    make_limiter,
     open_database,
     open_destinations,
     open_hasher,
     open_identity_provider,
+    open_porch,
     open_signing_keys,
     require_c_parser,
 )
@@ -60,6 +61,7 @@ from proxy.metrics import Metrics
 from proxy.ops import build_ops
 from proxy.policy import Policy
 from proxy.policy_files import PolicyFiles
+from proxy.porch import Porch
 from proxy.public import PublicForwarder
 from proxy.recording import Recorder
 from proxy.sessions import Exchange, Registry
@@ -187,19 +189,12 @@ async def run_proxy(
         recorder = _build_recorder(settings, live, instance, clock, database, metrics, stack)
         provider = open_identity_provider(settings, clock, metrics, stack)
         management = _build_management(settings, live, heart, database, hasher, recorder, provider)
-        door = _build_door(settings, live, heart, destinations, signing_keys, recorder, metrics, management)
-        proxy = Proxy(
-            settings,
-            live,
-            heart,
-            door,
-            management,
-            destinations,
-            signing_keys,
-            settings.listen,
-            settings.ops_listen,
-            policy_files,
+        porch = open_porch(settings, heart.screen, clock, metrics, stack)
+        door = _build_door(
+            settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, management
         )
+        addresses = settings.listen, settings.ops_listen
+        proxy = Proxy(settings, live, heart, door, management, destinations, signing_keys, *addresses, policy_files)
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
@@ -213,7 +208,9 @@ async def run_proxy(
         read_jwks = signing_keys.read_published if signing_keys is not None else None
         ops = web.AppRunner(build_ops(proxy.find_faults, proxy.describe, metrics, read_jwks), access_log=None)
         proxy.ops_address = await _listen(ops, settings.ops_listen, stack)
-        data = web.ServerRunner(_build_client_server(door, settings, max_connections), shutdown_timeout=ABORT_SECONDS)
+        data = web.ServerRunner(
+            _build_client_server(door, porch, settings, max_connections), shutdown_timeout=ABORT_SECONDS
+        )
         proxy.data_address = await _listen(data, settings.listen, stack)
         log.info(
             "listening",
@@ -297,6 +294,7 @@ def _build_door(
     heart: Heart,
     destinations: Mapping[str, Destination],
     signing_keys: SigningKeys | None,
+    failures: FailureLimiter,
     recorder: Recorder,
     metrics: Metrics,
     management: Management,
@@ -321,7 +319,7 @@ def _build_door(
         rules=form_door_rules(settings, signing_keys),
         live=live,
         verifier=heart.verifier,
-        failures=make_limiter(settings),
+        failures=failures,
         registry=heart.registry,
         gate=heart.gate,
         session_store=heart.session_store,
@@ -373,7 +371,7 @@ async def _listen(runner: web.BaseRunner, address: Address, stack: AsyncExitStac
     return Address(f"[{host}]" if ":" in host else host, port)
 
 
-def _build_client_server(door: FrontDoor, settings: Settings, max_connections: int) -> ClientServer:
+def _build_client_server(door: FrontDoor, porch: Porch, settings: Settings, max_connections: int) -> ClientServer:
     """aiohttp's defaults replaced: they keep idle connections for an hour and unpack bodies without saying so."""
     limits = settings.server
     return ClientServer(
@@ -382,6 +380,7 @@ def _build_client_server(door: FrontDoor, settings: Settings, max_connections: i
         head_timeout_seconds=limits.header_timeout_seconds,
         slow_reader_seconds=limits.slow_reader_seconds,
         refuse=door.refuse_unread,
+        porch=porch,
         max_connections=max_connections,
         keepalive_timeout=limits.keepalive_timeout_seconds,
         lingering_time=LINGERING_SECONDS,

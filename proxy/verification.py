@@ -8,7 +8,6 @@ beyond "which effective scopes".
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 
 from proxy.clock import Clock, DatabaseClock
@@ -227,12 +226,11 @@ class Verifier:
             flight.exception()  # all who asked may have left
 
     async def _hash(self, token: Token, digest: bytes, record: KeyRecord) -> Proof:
-        tag = fast_tag(token.key_id, token.secret)
-        for secret in record.secrets.values():
-            if hmac.compare_digest(secret.tag, tag):
-                await self._check_secret(token, secret)
-                return self._keep_proof(digest, record, secret)
-        raise refuse_unknown()
+        secret = record.find_tagged(fast_tag(token.key_id, token.secret))
+        if secret is None:
+            raise refuse_unknown()
+        await self._check_secret(token, secret)
+        return self._keep_proof(digest, record, secret)
 
     async def _check_secret(self, token: Token, secret: Secret) -> None:
         try:

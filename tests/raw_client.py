@@ -87,6 +87,10 @@ class RawClient:
             return await self._reader.read()
         return b""
 
+    def has_ended(self) -> bool:
+        """Whether the proxy has hung up, by FIN or RST, with nothing left unread."""
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     def half_close(self) -> None:
         """FIN: nothing more will be sent."""
         self._writer.write_eof()

@@ -1,0 +1,277 @@
+"""Where connections stand until it is known what they bring.  [io]
+
+In come connections, and out go most of them at once to whoever serves requests. Those from an address that presents too
+many invalid keys stay, and each of their requests is looked at here, before anything is built for it: a token that
+certainly opens nothing is answered 429 from bytes made beforehand, and everything else is handed over as it came. A
+refusal here costs about 15 µs where one by the front door takes 300, and a connection that was refused is heard again a
+second later. Nothing is admitted here, and nothing is known of routes.
+
+What is refused is counted, and logged by address and interval: a line for each would be the greater part of its cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, cast
+
+from proxy.challenges import Answer, Dialect, form_answer
+from proxy.client_address import Network, is_within, parse_client_address
+from proxy.clock import Clock
+from proxy.errors import Reason
+from proxy.failures import FailureLimiter, find_source, refuse_failures
+from proxy.glance import END, Glance, glance
+from proxy.logs import get_logger
+from proxy.screening import Screen, Verdict
+
+log = get_logger("porch")
+
+REST_SECONDS: Final = 1.0  # Retry-After counts in whole seconds
+TELL_SECONDS: Final = 10.0  # between two lines about one address
+# Bytes of a request held to find its end. A longer one is answered, and its connection closed.
+MAX_HELD: Final = 16 * 1024
+# Connections of one address that have been refused and stand here; beyond it the longest-standing one is closed.
+MAX_STANDING: Final = 256
+MAX_CROWDS: Final = 1_000  # addresses with lines of their own; all others share one
+ELSEWHERE: Final = "elsewhere"
+
+
+class Crowd:
+    """What one address was refused here. Its answers name the request id of its next line in the log."""
+
+    def __init__(self, source: str, answer: Callable[[str], Answer]) -> None:
+        self.source = source
+        self.count = 0
+        self.standing: dict[Newcomer, None] = {}  # the longest-standing first
+        self._answer = answer
+        self.renew()
+
+    def renew(self) -> None:
+        self.count, self.request_id = 0, secrets.token_hex(8)
+        answer = self._answer(self.request_id)
+        self.staying, self.leaving = write_answer(answer, stays=True), write_answer(answer, stays=False)
+
+
+def write_answer(answer: Answer, *, stays: bool) -> bytes:
+    """As it stands on the wire; `stays`: the connection does."""
+    headers = {**answer.headers, "Date": formatdate(usegmt=True), "Content-Length": str(len(answer.body))}
+    if not stays:
+        headers["Connection"] = "close"
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        *(": ".join(one) for one in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + answer.body
+
+
+class Porch:
+    """One instance per process. `count` is told of each refusal."""
+
+    def __init__(
+        self,
+        *,
+        limiter: FailureLimiter,
+        screen: Screen,
+        clock: Clock,
+        realm: str,
+        trusted_proxies: Collection[Network],
+        head_timeout_seconds: float,
+        count: Callable[[], None],
+    ) -> None:
+        self.limiter = limiter
+        self.screen = screen
+        self._clock = clock
+        self._realm = realm
+        self._trusted_proxies = trusted_proxies
+        self.head_timeout_seconds = head_timeout_seconds
+        self._count = count
+        self._crowds: dict[str, Crowd] = {}
+        self.newcomers: set[Newcomer] = set()
+
+    def find_source(self, peer: object) -> str | None:
+        """Where a connection comes from. None: from a proxy of ours, which speaks for many."""
+        text = peer[0] if isinstance(peer, tuple) else None
+        address = parse_client_address(text) if text else None
+        trusted = address is not None and bool(self._trusted_proxies) and is_within(address, self._trusted_proxies)
+        return None if trusted else find_source(address)
+
+    def is_limited(self, source: str) -> bool:
+        return self.limiter.find_wait(source, self._clock.boot()) is not None
+
+    def refuse(self, newcomer: Newcomer, source: str) -> Crowd:
+        """One request more of this address is answered 429."""
+        crowd = self._crowds.get(source) or self._begin(source)
+        crowd.count += 1
+        self._count()
+        crowd.standing.pop(newcomer, None)
+        crowd.standing[newcomer] = None
+        if len(crowd.standing) > MAX_STANDING:
+            next(iter(crowd.standing)).abort()
+        return crowd
+
+    def _begin(self, source: str) -> Crowd:
+        if len(self._crowds) >= MAX_CROWDS:
+            source = ELSEWHERE
+            if source in self._crowds:
+                return self._crowds[source]
+        crowd = self._crowds[source] = Crowd(source, self._form)
+        log.warning("failures_limited", source=source, request_id=crowd.request_id)
+        asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, crowd)
+        return crowd
+
+    def _form(self, request_id: str) -> Answer:
+        refusal = refuse_failures(self.limiter.longest_wait_seconds)
+        return form_answer(refusal, Dialect(json_rpc=False), realm=self._realm, request_id=request_id)
+
+    def _tell(self, crowd: Crowd) -> None:
+        """What was refused since the last line; an interval without a refusal is the end of it."""
+        if self._crowds.get(crowd.source) is not crowd:
+            return
+        if not crowd.count:
+            del self._crowds[crowd.source]
+            log.info("failures_ended", source=crowd.source)
+            return
+        self._log(crowd)
+        crowd.renew()
+        asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, crowd)
+
+    def _log(self, crowd: Crowd) -> None:
+        log.warning(
+            "failures_refused",
+            source=crowd.source,
+            outcome=Reason.TOO_MANY_FAILURES,
+            count=crowd.count,
+            seconds=TELL_SECONDS,
+            request_id=crowd.request_id,
+        )
+
+    def close(self) -> None:
+        """Send everybody away, and say what was not said yet."""
+        for newcomer in list(self.newcomers):
+            newcomer.abort()
+        for crowd in self._crowds.values():
+            if crowd.count:
+                self._log(crowd)
+        self._crowds.clear()
+
+
+class Newcomer(asyncio.Protocol):
+    """One connection. `admit` makes whoever serves it; `is_overfull` says that not even a refusal has room."""
+
+    __slots__ = (
+        "_admit", "_buffer", "_crowd", "_is_overfull", "_porch", "_silent", "_source", "_timer", "_transport", "_waits"
+    )  # fmt: skip
+
+    def __init__(self, porch: Porch, admit: Callable[[], asyncio.Protocol], is_overfull: Callable[[], bool]) -> None:
+        self._porch = porch
+        self._admit = admit
+        self._is_overfull = is_overfull
+        self._buffer = b""
+        self._crowd: Crowd | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits = False  # for a verdict, or for its rest to be over
+        self._silent = False  # all has been said: whatever comes is thrown away
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._source = self._porch.find_source(transport.get_extra_info("peername"))
+        self._porch.newcomers.add(self)
+        self._wait(self._porch.head_timeout_seconds, self.abort)
+        if self._is_overfull():
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._silent:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._waits:
+            if len(self._buffer) > MAX_HELD:
+                self.abort()
+            return
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def _look(self) -> None:
+        """What has come so far: for whom is it?"""
+        if self._source is None or not self._porch.is_limited(self._source):
+            self._hand_over()
+            return
+        self._buffer = self._buffer.lstrip(b"\r\n")  # a server should skip empty lines (RFC 9112 section 2.2)
+        head_length = self._buffer.find(END) + len(END)
+        if head_length < len(END):
+            if len(self._buffer) > MAX_HELD:
+                self._hand_over()
+            return
+        found = glance(self._buffer, head_length)
+        if found is None:
+            self._hand_over()
+        elif found.length is not None and len(self._buffer) < found.length <= MAX_HELD:
+            return  # answered when it is whole: a connection closed on bytes unread takes the answer along
+        elif found.token is None:
+            self._refuse(found)
+        else:
+            self._judge(found, self._porch.screen.judge(found.token))
+
+    def _judge(self, found: Glance, verdict: Verdict) -> None:
+        if verdict is Verdict.UNREAD and found.token is not None:
+            self._waits = True
+            self._porch.screen.ask(found.token, lambda verdict: self._hear(found, verdict))
+        elif verdict is Verdict.FAILS:
+            self._refuse(found)
+        else:
+            self._hand_over()
+
+    def _hear(self, found: Glance, verdict: Verdict) -> None:
+        self._waits = False
+        if not self._transport.is_closing():
+            self._judge(found, verdict)
+
+    def _refuse(self, found: Glance) -> None:
+        assert self._source is not None
+        crowd = self._crowd = self._porch.refuse(self, self._source)
+        if found.length == len(self._buffer):
+            self._transport.write(crowd.staying)
+            self._buffer = b""
+            self._waits = True
+            self._wait(REST_SECONDS, self._return)
+        else:
+            self._transport.write(crowd.leaving)
+            self._buffer = b""
+            self._silent = True
+            self._transport.write_eof()  # and the rest is read: a reset would take the answer along
+
+    def _return(self) -> None:
+        """Rested: what has come meanwhile is looked at."""
+        self._waits = False
+        self._wait(self._porch.head_timeout_seconds, self.abort)
+        if self._buffer:
+            self._look()
+
+    def _hand_over(self) -> None:
+        self._leave()
+        connection, buffer = self._admit(), self._buffer
+        self._transport.set_protocol(connection)
+        connection.connection_made(self._transport)
+        connection.data_received(buffer)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._porch.newcomers.discard(self)
+        if self._crowd is not None:
+            self._crowd.standing.pop(self, None)
+
+    def abort(self) -> None:
+        """Without a word."""
+        self._leave()
+        self._transport.abort()
