@@ -40,7 +40,7 @@ def parse_network(value: object) -> Network:
     return network
 
 
-@lru_cache(maxsize=4096)  # the same peers over and over, and parsing one takes a microsecond or two
+@lru_cache(maxsize=4096)  # the same few over and over, and parsing one takes some microseconds
 def parse_client_address(text: str) -> ClientAddress:
     """An address without its zone, which says something about our machine only. Raises ValueError."""
     address = ip_address(text.partition("%")[0])
@@ -76,6 +76,7 @@ def find_client_address(
     return address
 
 
+@lru_cache(maxsize=4096)  # as above
 def _parse_hop(text: str) -> ClientAddress:
     match = _HOP.fullmatch(text)
     try:

@@ -180,9 +180,11 @@ class FrontDoor:
         passage.message = await self._read_message(request, match, passage)
         # Reading took its time: verify again, and from here to the open exchange await nothing.
         principal = await self._verifier.verify(presented)
+        kind = _find_kind(passage)
+        self._registry.check_room(principal, kind)  # first, and before a decision is noted: it costs nothing
         self._gate.admit(principal, passage.address, self._clock.boot())
         permit = passage.permit = self._authorize(principal, passage, target)
-        exchange = self._registry.open(principal, _find_kind(passage), permit.scopes, passage.address)
+        exchange = self._registry.open(principal, kind, permit.scopes, passage.address)
         exchange.revision = passage.policy
         exchange.reauthorize = partial(self._reauthorize, exchange, permit, target)
         try:

@@ -58,7 +58,7 @@ class Principal:
     ends: tuple[float, Reason] | None
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
     claims: Claims
-    constraints: tuple[Constraints, ...] = ()  # of each of `lineage`, in its order: all of them hold
+    constrained: tuple[tuple[KeyId, Constraints], ...] = ()  # those of `lineage` that are, and how: all of it holds
 
     @property
     def holder(self) -> str:

@@ -70,7 +70,7 @@ class KeyState:
                 ends=self.record.find_end(secret_version),
                 read_at=self.read_at,
                 claims=Claims(self.record.scopes, tuple(ancestor.scopes for ancestor in self.record.ancestors)),
-                constraints=self.record.limits,
+                constrained=self.record.constrained,
             )
         return principal
 

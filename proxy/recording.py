@@ -19,7 +19,7 @@ from proxy.client_address import ClientAddress
 from proxy.clock import Clock
 from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
-from proxy.errors import DeniedError, Reason, Refusal
+from proxy.errors import DeniedError, LimitError, Reason, Refusal
 from proxy.identity import KeyId, Principal
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
@@ -121,7 +121,7 @@ class Recorder:
 
     def note_refusal(self, passage: Passage, refusal: Refusal) -> None:
         """The walk has ended. Of a key it is told only when its secret was right: anybody may name one."""
-        if passage.key_id is not None and (isinstance(refusal, DeniedError) or refusal.reason in WORDS):
+        if passage.key_id is not None and (isinstance(refusal, DeniedError | LimitError) or refusal.reason in WORDS):
             self._last_uses.note_refusal(passage.key_id, refusal.reason, passage.address, passage.user_agent)
 
     def _keep_decision(
@@ -214,6 +214,7 @@ class Recorder:
             key_id=passage.key_id,
             policy=passage.policy,
             **passage.decision,
+            **({"address": str(passage.address)} if outcome == Reason.ADDRESS_NOT_ALLOWED else {}),
             ms=round((self._clock.boot() - passage.started) * 1000, 1),
         )
 

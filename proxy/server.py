@@ -276,6 +276,7 @@ def _build_management(
         operations=Operations(database, hasher, live, heart.clock),
         callers=Callers(
             verifier=heart.verifier,
+            admit=lambda principal, address: heart.gate.admit(principal, address, heart.clock.boot()),
             store=KeyStore(database),
             owners=Owners(database),
             provider=provider,

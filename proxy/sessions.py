@@ -7,7 +7,6 @@ Nothing here sends, aborts or awaits.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -126,8 +125,8 @@ class Holding:
     __slots__ = ("key_ids", "kinds")
 
     def __init__(self) -> None:
-        self.key_ids: Counter[KeyId] = Counter()  # a key may change hands while it holds some
-        self.kinds: Counter[Kind] = Counter()
+        self.key_ids: dict[KeyId, int] = {}  # a key may change hands while it holds some
+        self.kinds: dict[Kind, int] = {"call": 0, "stream": 0}
 
 
 class Registry:
@@ -184,23 +183,25 @@ class Registry:
     ) -> Exchange:
         """Register an exchange, in the same step as the verification it rests on: no await between the two. Raises
         LimitError when it is one too many; then nothing is."""
-        self._check_room(principal, kind)
+        self.check_room(principal, kind)
         self._opened += 1
         exchange = Exchange(
             principal, kind, scopes, address=address, read_sequence=self._news.sequence, number=self._opened
         )
-        self._by_key.setdefault(principal.key_id, {})[exchange] = None
+        key_id = principal.key_id
+        self._by_key.setdefault(key_id, {})[exchange] = None
         for subject in exchange.subjects:
             holding = self._by_subject.get(subject)
             if holding is None:
                 holding = self._by_subject[subject] = Holding()
-            holding.key_ids[principal.key_id] += 1
+            holding.key_ids[key_id] = holding.key_ids.get(key_id, 0) + 1
             holding.kinds[kind] += 1
         self._note_deadline(principal)
         return exchange
 
-    def _check_room(self, principal: Principal, kind: Kind) -> None:
-        for key_id, limit in find_limits(principal.lineage, principal.constraints, kind):
+    def check_room(self, principal: Principal, kind: Kind) -> None:
+        """Raises LimitError when one more of a kind is one too many, for the key or one it descends from."""
+        for key_id, limit in find_limits(principal.constrained, kind):
             holding = self._by_subject.get(key_id)
             if holding is not None and holding.kinds[kind] >= limit:
                 raise refuse_excess(principal, key_id, kind, limit)
@@ -208,7 +209,7 @@ class Registry:
     def turn_into_stream(self, exchange: Exchange) -> None:
         """Only its answer says that it waits for its client to leave. Raises LimitError when it is one too many; then
         it stays a call."""
-        self._check_room(exchange.principal, "stream")
+        self.check_room(exchange.principal, "stream")
         for subject in exchange.subjects:
             kinds = self._by_subject[subject].kinds
             kinds[exchange.kind] -= 1
@@ -297,7 +298,7 @@ class Registry:
         if state.record is None:
             return
         for kind, reason in EXCEEDED.items():
-            limits = find_limits(state.record.lineage, state.record.limits, kind)
+            limits = find_limits(state.record.constrained, kind)
             surplus = [number for subject, limit in limits for number in self._find_surplus(subject, kind, limit)]
             for exchange in judged:
                 if surplus and exchange.ended is None and exchange.kind == kind and exchange.number >= min(surplus):

@@ -85,12 +85,6 @@ def test_a_request_from_the_wrong_place_takes_nothing_from_the_right_one() -> No
     assert knock(gate, principal, 0.0) is None
 
 
-def test_constraints_that_are_not_those_of_the_lineage_let_nobody_in() -> None:
-    principal = dataclasses.replace(make_principal(UNCONSTRAINED, (PARENT, UNCONSTRAINED)), constraints=())
-    with pytest.raises(ValueError, match="zip"):
-        Gate().admit(principal, HERE, 0.0)
-
-
 # How fast.
 
 

@@ -119,6 +119,12 @@ class KeyRecord:
         return (self.constraints, *(ancestor.constraints for ancestor in self.ancestors))
 
     @property
+    def constrained(self) -> tuple[tuple[KeyId, Constraints], ...]:
+        """Those of `lineage` that are constrained at all, and how."""
+        limits = zip(self.lineage, self.limits, strict=True)
+        return tuple((key_id, constraints) for key_id, constraints in limits if constraints != UNCONSTRAINED)
+
+    @property
     def versions(self) -> dict[str, int]:
         """The version of every row this was read from, by the id of its key or owner."""
         ancestors: dict[str, int] = {ancestor.id: ancestor.version for ancestor in self.ancestors}

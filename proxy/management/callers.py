@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from proxy.client_address import ClientAddress
 from proxy.credentials import PresentedCredential, PresentedText
 from proxy.errors import Reason, UnprovenError
+from proxy.identity import Principal
 from proxy.identity_provider import IdentityProvider
 from proxy.keys.owners import Owners
 from proxy.keys.rights import Caller, CallerError, form_caller_of_claims, form_caller_of_key
@@ -22,12 +24,14 @@ from proxy.verification import Verifier, refuse_key, refuse_unknown
 
 
 class Callers:
-    """`provider`: None where API keys alone manage keys. `now`: seconds since the epoch, by the database's clock."""
+    """`provider`: None where API keys alone manage keys. `now`: seconds since the epoch, by the database's clock.
+    `admit`: the gate of the data path; what a key asks here counts there, too."""
 
     def __init__(
         self,
         *,
         verifier: Verifier,
+        admit: Callable[[Principal, ClientAddress | None], None],
         store: KeyStore,
         owners: Owners,
         provider: IdentityProvider | None,
@@ -35,16 +39,17 @@ class Callers:
         now: Callable[[], float],
     ) -> None:
         self._verifier = verifier
+        self._admit = admit
         self._store = store
         self._owners = owners
         self._provider = provider
         self._live = live
         self._now = now
 
-    async def find(self, presented: PresentedCredential | PresentedText) -> Caller:
+    async def find(self, presented: PresentedCredential | PresentedText, address: ClientAddress | None) -> Caller:
         """Raises Refusal, DatabaseError."""
         if isinstance(presented, PresentedCredential):
-            return await self._find_key(presented)
+            return await self._find_key(presented, address)
         if self._provider is None:
             raise UnprovenError(Reason.CREDENTIAL_MALFORMED, "This is not an Aegis API key, and tokens are not taken.")
         return await self.find_owner(await self._provider.verify(presented.text))
@@ -59,8 +64,9 @@ class Callers:
         except CallerError as error:
             raise refuse_caller(error) from error
 
-    async def _find_key(self, presented: PresentedCredential) -> Caller:
+    async def _find_key(self, presented: PresentedCredential, address: ClientAddress | None) -> Caller:
         principal = await self._verifier.verify(presented)
+        self._admit(principal, address)
         record = (await self._store.read_keys([principal.key_id])).get(principal.key_id)
         if record is None:
             raise refuse_unknown()

@@ -102,7 +102,7 @@ class Management:
         passage.key_id = presented.key_id
         query = _read_query(endpoint, target)
         try:
-            caller = await self._callers.find(presented)
+            caller = await self._callers.find(presented, passage.address)
             passage.key_id = caller.key_id
             call = Call(caller, variables.get("id", ""), query, await self._read_body(endpoint, request))
             outcome = await self._perform(endpoint, call, passage)

@@ -178,6 +178,22 @@ async def test_however_a_call_ends_its_place_is_free_again(
     assert answer.status == 200
 
 
+async def test_what_a_constraint_refused_is_no_use_but_the_last_refusal(
+    stage: Stage, patient: PatientUpstream, http: aiohttp.ClientSession
+) -> None:
+    key = await stage.mint(constraints={"max_calls": 1})
+    async with stage.proxy(patient.url) as proxy:
+        call = await begin(Wire(http, get_mcp_url(proxy)), key, "a silence", patient)
+        for _ in range(3):
+            refused = await ask_raw(proxy.data_address, form_request(token=key.token, body=PING))
+            check_limited(refused, "calls_exceeded", 1)
+        patient.reply(patient.open["a silence"], form_result(1))
+        assert (await call).status == 200
+    assert [row["count"] for row in await stage.database.fetch("SELECT count FROM key_usage")] == [1]
+    refusals = await stage.database.fetch("SELECT what, count FROM key_last_uses WHERE secret_version = -1")
+    assert [tuple(row) for row in refusals] == [("calls_exceeded", 3)]
+
+
 async def test_a_tree_of_keys_has_no_more_open_than_its_root_may(
     stage: Stage, front: Proxy, calls: Wire, patient: PatientUpstream
 ) -> None:
