@@ -16,6 +16,7 @@ from proxy.credentials import parse_bearer
 from proxy.errors import UnprovenError
 from proxy.keys.legacy import LegacyToken
 from proxy.keys.token import Token
+from proxy.policy.reserved import is_reserved
 
 END: Final = b"\r\n\r\n"
 _CREDENTIAL: Final = b"\r\nauthorization:"
@@ -34,7 +35,8 @@ class Glance:
 
 
 def glance(data: bytes, head_length: int) -> Glance | None:
-    """At a request whose head, with the empty line, is so many bytes long. None: it presents nothing."""
+    """At a request whose head, with the empty line, is so many bytes long. None: it presents nothing, or what may be a
+    token of the identity provider's."""
     head = data[: head_length - 2].lower()
     start = head.find(_CREDENTIAL)
     if start < 0:
@@ -43,9 +45,16 @@ def glance(data: bytes, head_length: int) -> Glance | None:
     token = None
     if head.find(_CREDENTIAL, start) < 0:
         value = data[start : head.index(b"\r\n", start)].decode("latin-1")
+        if "." in value and is_reserved(_find_path(data)):
+            return None
         with suppress(UnprovenError):
             token = parse_bearer(value.strip(" \t"))
     return Glance(token, _find_length(head, head_length))
+
+
+def _find_path(data: bytes) -> str:
+    target = data[: data.index(b"\r\n")].partition(b" ")[2].partition(b" ")[0]
+    return target.partition(b"?")[0].decode("latin-1")
 
 
 def _find_length(head: bytes, head_length: int) -> int | None:

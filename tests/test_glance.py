@@ -147,6 +147,14 @@ def test_who_presents_nothing_is_not_looked_at() -> None:
     assert look(form(body=b"\r\nAuthorization: Bearer garbage\r\n")) is None, "a body is not a head"
 
 
+@pytest.mark.parametrize("path", [b"/v1/api-keys", b"/v1/api-keys?limit=1", b"/v1/scopes", b"/v1/owners/x"])
+def test_where_tokens_of_the_identity_provider_manage_keys_they_are_not_looked_at(path: bytes) -> None:
+    lines = [b"Authorization: Bearer head.claims.signature"]
+    assert look(form(*lines, line=b"GET " + path + b" HTTP/1.1")) is None
+    assert look(form(b"Authorization: Bearer garbage", line=b"GET " + path + b" HTTP/1.1")) is not None
+    assert look(form(*lines)) is not None, "elsewhere they are no keys"
+
+
 @pytest.mark.parametrize(
     ("lines", "line", "length"),
     [

@@ -199,6 +199,14 @@ async def test_who_presents_nothing_is_answered_by_the_front_door(flooded: Flood
     assert (answer.status, answer.reason) == (401, Reason.CREDENTIAL_MISSING)
 
 
+async def test_a_token_of_the_identity_provider_is_the_front_door_s_to_judge(flooded: Flooded) -> None:
+    answers = [
+        await ask_raw(flooded.proxy.data_address, form_request("GET", path, token="head.claims.signature"))
+        for path in ("/v1/api-keys", "/mcp/v1")
+    ]
+    assert [answer.headers.get("Connection") for answer in answers] == ["close", None]
+
+
 async def test_a_proxy_of_ours_does_not_stand_on_the_porch(stage: Stage) -> None:
     """It speaks for many, and one of them must not make the others wait."""
     trusted = {"trusted_proxies": (parse_network("127.0.0.1"),)}
