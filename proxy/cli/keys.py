@@ -55,6 +55,9 @@ def mint_key(
     ] = None,
     expires: Annotated[str, typer.Option(help="7d, 30d, 90d, 1y, never, or an ISO date.")] = "90d",
     issuer: Annotated[str, typer.Option(help="The owner's identity provider, as its tokens name it.")] = LOCAL_ISSUER,
+    role: Annotated[
+        str | None, typer.Option(help="What validation says of the owner's role on the platform. Default: nothing.")
+    ] = None,
     source: SourceOption = None,
     rate: RateOption = None,
     burst: BurstOption = None,
@@ -73,7 +76,7 @@ def mint_key(
         request = MintRequest(
             name=name, owner=owner, actor=get_actor(), tenant=tenant, tier=tier, preset=preset,
             scopes=tuple(scope or ()), expires_at=parse_expiry(expires, datetime.now(UTC)), issuer=issuer,
-            constraints=form_constraints(source, rate, burst, max_calls, max_streams),
+            constraints=form_constraints(source, rate, burst, max_calls, max_streams), role=role,
         )  # fmt: skip
         minted = asyncio.run(_mint(read_settings(config), request))
     if json:

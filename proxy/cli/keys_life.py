@@ -50,6 +50,9 @@ def update_key(
     preset: Annotated[str | None, typer.Option(help="The scopes of a preset instead of those it has.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Scopes instead of those it has; may be repeated.")] = None,
     expires: Annotated[str | None, typer.Option(help="7d, 30d, 90d, 1y (from now), never, or an ISO date.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="What validation says of the owner's role on the platform; '' for nothing.")
+    ] = None,
     source: SourceOption = None,
     rate: RateOption = None,
     burst: BurstOption = None,
@@ -79,10 +82,12 @@ def update_key(
             end = parse_expiry(expires, datetime.now(UTC)) or "never"
         patch = Patch(
             name=name, preset=preset, scopes=tuple(scope) if scope else None, expires_at=end,
-            constraints=constraints if unconstrained or constraints != UNCONSTRAINED else None,
+            constraints=constraints if unconstrained or constraints != UNCONSTRAINED else None, role=role,
         )  # fmt: skip
         if patch == Patch():
-            raise MintError("say what to change: --name, --preset, --scope, --expires or a constraint; see --help")
+            raise MintError(
+                "say what to change: --name, --preset, --scope, --expires, --role or a constraint; see --help"
+            )
     summary = change(
         key, config, lambda changes, actor, policy: changes.update(actor, key, patch, policy, version=if_version)
     )

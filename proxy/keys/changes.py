@@ -21,7 +21,7 @@ from proxy.identity import KeyId
 from proxy.keys.callers import hold, renew
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
-from proxy.keys.minting import MintedKey, MintError, check_name, draw_token, settle_scopes
+from proxy.keys.minting import MintedKey, MintError, check_name, check_role, draw_token, settle_scopes
 from proxy.keys.record import KeyRecord
 from proxy.keys.rights import (
     Action,
@@ -100,13 +100,15 @@ class WantedKey:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What is to be changed; None leaves it as it is. `constraints` replaces all of them."""
+    """What is to be changed; None leaves it as it is. `constraints` replaces all of them. `role` is an operator's to
+    give, "" takes it away."""
 
     name: str | None = None
     preset: str | None = None
     scopes: Sequence[str] | None = None
     expires_at: datetime | Literal["never"] | None = None
     constraints: Constraints | None = None
+    role: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ class KeyChanges:
             scopes = settle_scopes(patch.preset, patch.scopes or (), policy)
         if patch.name is not None:
             check_name(patch.name)
+        if patch.role:
+            check_role(patch.role)
 
         async def change(case: _Case) -> KeySummary:
             if version is not None and version != case.key.version:
@@ -337,6 +341,10 @@ def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> d
         for judge in case.judges:
             check_constraints(judge, constraints)
         values["constraints"] = json.dumps(constraints.form())
+    if patch.role is not None:
+        if not case.caller.is_operator:
+            raise RightsError("rights_exceeded", "a role is an operator's to give")
+        values["aegis_role"] = patch.role or None
     return values
 
 

@@ -58,6 +58,7 @@ class MintRequest:
     expires_at: datetime | None = None
     constraints: Constraints = UNCONSTRAINED
     issuer: str = LOCAL_ISSUER
+    role: str | None = None
 
 
 def parse_expiry(text: str, now: datetime) -> datetime | None:
@@ -92,6 +93,7 @@ async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher:
         tag=fast_tag(token.key_id, token.secret),
         argon2_string=await hasher.hash(token.secret),
         constraints=request.constraints,
+        aegis_role=request.role,
     )
     summary = await store.insert_key(
         key, owner=request.owner, tenant=request.tenant, tier=request.tier, default_tier=policy.default_tier,
@@ -127,6 +129,12 @@ def check_name(name: str) -> None:
         raise MintError("a key's name has 1 to 64 printable characters and no space at its ends", "name")
 
 
+def check_role(role: str) -> None:
+    """Raises MintError unless a key may say that its owner has it."""
+    if not 1 <= len(role) <= 64 or _UNPRINTABLE.search(role):
+        raise MintError("a role has 1 to 64 printable characters", "role")
+
+
 def check_identifier(word: str, value: str) -> None:
     """Raises MintError unless an owner, tenant or issuer may be called so."""
     if not 1 <= len(value) <= 255 or _UNPRINTABLE.search(value):
@@ -146,3 +154,5 @@ def _check_names(request: MintRequest, policy: Policy) -> None:
             check_identifier(word, value)
     if request.tier is not None:
         check_tier(request.tier, policy)
+    if request.role is not None:
+        check_role(request.role)

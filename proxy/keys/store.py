@@ -62,7 +62,7 @@ SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tie
        {STATUS} AS status,
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
        k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
-       k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version,
+       k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version, k.aegis_role,
        (SELECT extract(epoch FROM max(s.not_after))::float8 FROM key_secrets s
          WHERE s.key_id = k.id AND s.not_after > clock_timestamp()) AS old_secret_until
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
@@ -71,7 +71,7 @@ SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tie
 FACTS = """
 SELECT jsonb_build_object(
            'name', name, 'preset', preset, 'scopes', scopes, 'constraints', constraints, 'status', status,
-           'expires_at', expires_at, 'parent_id', parent_id,
+           'expires_at', expires_at, 'parent_id', parent_id, 'aegis_role', aegis_role,
            'secret_version', (SELECT max(version) FROM key_secrets WHERE key_id = id))::text
   FROM api_keys WHERE id = $1
 """
@@ -120,6 +120,7 @@ class KeySummary:
     last_used: LastUse | None = None
     last_refused: LastRefusal | None = None
     old_secret_last_used_at: datetime | None = None  # by any secret but the newest
+    aegis_role: str | None = None  # what it says of its owner to whoever validates it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class NewKey:
     argon2_string: str
     constraints: Constraints = UNCONSTRAINED
     parent_id: KeyId | None = None
+    aegis_role: str | None = None
 
 
 class KeyStore:
@@ -207,10 +209,11 @@ async def insert_row(connection: Connection, key: NewKey, owner_id: str, owner: 
     """A new key, its secret and its audit entry. `owner`: for the words of KeyConflictError."""
     with naming(owner, key.name):
         await connection.execute(
-            "INSERT INTO api_keys (id, owner_id, name, preset, scopes, constraints, expires_at, parent_id, created_by)"
-            " VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9)",
+            "INSERT INTO api_keys"
+            " (id, owner_id, name, preset, scopes, constraints, expires_at, parent_id, created_by, aegis_role)"
+            " VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10)",
             key.id, owner_id, key.name, key.preset, list(key.scopes), json.dumps(key.constraints.form()),
-            key.expires_at, key.parent_id, key.created_by,
+            key.expires_at, key.parent_id, key.created_by, key.aegis_role,
         )  # fmt: skip
     await connection.execute(
         "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, 1, $2, $3)",

@@ -13,6 +13,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from proxy.keys.rights import Caller
+from proxy.management.idempotency import Once
+from proxy.management.models import Key, NewKey
 from proxy.management.operations import Operations
 
 
@@ -24,6 +26,8 @@ class Call:
     key_id: str
     query: Any
     body: Any
+    version: int | None = None
+    once: Once | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +47,59 @@ async def _list(operations: Operations, call: Call) -> Outcome:
 
 
 async def _create(operations: Operations, call: Call) -> Outcome:
-    key = await operations.mint_key(call.caller, call.body)
-    return Outcome(key, 201, _tag(key.version))
+    key = await operations.mint_key(call.caller, call.body, call.once)
+    return _show_key(key, call.once, 201 if isinstance(key, NewKey) else 200)
 
 
 async def _show(operations: Operations, call: Call) -> Outcome:
-    key = await operations.show_key(call.caller, call.key_id)
-    return Outcome(key, headers=_tag(key.version))
+    return _show_key(await operations.show_key(call.caller, call.key_id))
+
+
+async def _update(operations: Operations, call: Call) -> Outcome:
+    return _show_key(await operations.update_key(call.caller, call.key_id, call.body, call.version))
+
+
+async def _disable(operations: Operations, call: Call) -> Outcome:
+    return _show_key(await operations.disable_key(call.caller, call.key_id))
+
+
+async def _enable(operations: Operations, call: Call) -> Outcome:
+    return _show_key(await operations.enable_key(call.caller, call.key_id))
+
+
+async def _rotate(operations: Operations, call: Call) -> Outcome:
+    return _show_key(await operations.rotate_key(call.caller, call.key_id, call.body, call.once), call.once)
+
+
+async def _revoke(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.revoke_key(call.caller, call.key_id, call.query.reason))
+
+
+async def _validate(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.validate_key(call.caller))
 
 
 async def _list_scopes(operations: Operations, call: Call) -> Outcome:
     return Outcome(operations.list_scopes(call.caller))
 
 
-def _tag(version: int) -> Mapping[str, str]:
-    return {"ETag": f'"{version}"'}
+def _show_key(key: Key, once: Once | None = None, status: int = 200) -> Outcome:
+    """`once`: of a request that brings a token only the first time."""
+    headers = {"ETag": f'"{key.version}"'}
+    if once is not None and not isinstance(key, NewKey):
+        headers["Idempotent-Replay"] = "true"
+    return Outcome(key, status, headers)
 
 
 ANSWERS: Final[Mapping[str, Answer]] = {
     "list_api_keys": _list,
     "create_api_key": _create,
     "show_api_key": _show,
+    "update_api_key": _update,
+    "disable_api_key": _disable,
+    "enable_api_key": _enable,
+    "rotate_api_key": _rotate,
+    "revoke_api_key": _revoke,
+    "validate_api_key": _validate,
     "list_scopes": _list_scopes,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, Final
 
 import orjson
@@ -38,8 +39,10 @@ from proxy.management.faults import (
     refuse_shape,
     refuse_stale,
 )
+from proxy.management.idempotency import Once, OtherRequestError
 from proxy.management.operations import Operations
 from proxy.management.paging import CursorError
+from proxy.management.preconditions import read_version, read_word
 from proxy.messages import MAX_DEPTH, decode_json
 from proxy.policy.reserved import is_reserved
 from proxy.recording import Passage, Recorder
@@ -104,13 +107,15 @@ class Management:
         try:
             caller = await self._callers.find(presented, passage.address)
             passage.key_id = caller.key_id
-            call = Call(caller, variables.get("id", ""), query, await self._read_body(endpoint, request))
+            raw, body = await self._read_body(endpoint, request)
+            version = read_version(request.headers) if endpoint.conditional else None
+            once = _read_once(endpoint, request, target, raw)
+            call = Call(caller, variables.get("id", ""), query, body, version, once)
             outcome = await self._perform(endpoint, call, passage)
         except DatabaseError as error:
             raise _refuse_database(error, passage) from error
         headers = _form_headers(passage) | dict(outcome.headers)
-        body = outcome.result.model_dump_json().encode()
-        return web.Response(status=outcome.status, body=body, headers=headers)
+        return web.Response(status=outcome.status, body=outcome.result.model_dump_json().encode(), headers=headers)
 
     async def _perform(self, endpoint: Endpoint, call: Call, passage: Passage) -> Outcome:
         """What `keys` says no with, in the words of a refusal."""
@@ -126,6 +131,8 @@ class Management:
             raise refuse_input([(error.field or "body", str(error))]) from error
         except CursorError as error:
             raise refuse_cursor() from error
+        except OtherRequestError as error:
+            raise refuse_input([("Idempotency-Key", str(error))]) from error
         except KeyNotFoundError as error:
             raise find_no_key() from error
         except KeyVersionError as error:
@@ -135,15 +142,16 @@ class Management:
         self._recorder.note_management(passage, call.caller, [] if endpoint.scope is None else [endpoint.scope])
         return outcome
 
-    async def _read_body(self, endpoint: Endpoint, request: web.BaseRequest) -> BaseModel | None:
+    async def _read_body(self, endpoint: Endpoint, request: web.BaseRequest) -> tuple[bytes, BaseModel | None]:
+        """As it came, and as the endpoint takes it."""
         if endpoint.body is None or (endpoint.body_optional and not request.body_exists):
             _check_no_body(request)
-            return None if endpoint.body is None else endpoint.body()
+            return b"", None if endpoint.body is None else endpoint.body()
         check_json_content_type(request.headers)
         body = await read_body(request, self._bodies)
         value, _ = decode_json(body, max_depth=MAX_DEPTH)
         try:
-            return endpoint.body.model_validate(value if endpoint.verbatim else orjson.loads(body))
+            return body, endpoint.body.model_validate(value if endpoint.verbatim else orjson.loads(body))
         except ValidationError as error:
             raise refuse_shape(error) from None
 
@@ -179,6 +187,14 @@ def _read_query(endpoint: Endpoint, target: Target) -> BaseModel | None:
         return endpoint.query.model_validate(dict(members))
     except ValidationError as error:
         raise refuse_shape(error) from None
+
+
+def _read_once(endpoint: Endpoint, request: web.BaseRequest, target: Target, body: bytes) -> Once | None:
+    """The word for this request, if it has one. Raises RequestError."""
+    word = read_word(request.headers) if endpoint.idempotent else None
+    if word is None:
+        return None
+    return Once(word, sha256(f"{request.method} {target.text}\n".encode() + body).digest())
 
 
 def _refuse_database(error: DatabaseError, passage: Passage) -> RequestError | UnavailableError:

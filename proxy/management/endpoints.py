@@ -14,7 +14,21 @@ from pydantic import BaseModel
 
 from proxy.errors import Reason
 from proxy.keys.rights import ACTION_SCOPES, Action
-from proxy.management.models import Grantables, Key, KeyPage, KeyQuery, NewKey, WantedKey
+from proxy.management.models import (
+    Grantables,
+    Key,
+    KeyPage,
+    KeyPatch,
+    KeyQuery,
+    NewKey,
+    Nothing,
+    Revocation,
+    RevocationQuery,
+    RotatedKey,
+    Validation,
+    WantedKey,
+    WantedRotation,
+)
 from proxy.policy.patterns import PatternIndex, parse_path_pattern
 
 RIGHTS: Final = (
@@ -33,7 +47,7 @@ class Endpoint:
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     summary: str
-    answers: Mapping[int, type[BaseModel]]
+    answers: Mapping[int, tuple[type[BaseModel], ...]]
     action: Action | None = None
     asker: Literal["nobody", "caller", "key", "admin"] = "caller"
     query: type[BaseModel] | None = None
@@ -52,20 +66,47 @@ class Endpoint:
 
 ENDPOINTS: Final = (
     Endpoint(
-        "list_api_keys", "GET", "/v1/api-keys", "The keys that the caller may see, newest first.", {200: KeyPage},
+        "list_api_keys", "GET", "/v1/api-keys", "The keys that the caller may see, newest first.", {200: (KeyPage,)},
         "list", query=KeyQuery,
     ),
     Endpoint(
-        "create_api_key", "POST", "/v1/api-keys", "A new key; its token is shown this once.", {201: NewKey, 200: Key},
+        "create_api_key", "POST", "/v1/api-keys", "A new key; its token is shown once.", {201: (NewKey,), 200: (Key,)},
         "mint", body=WantedKey, refusals=(*RIGHTS, Reason.TOO_MANY_GENERATIONS, Reason.KEY_CONFLICT), idempotent=True,
     ),
     Endpoint(
-        "show_api_key", "GET", "/v1/api-keys/{id}", "One key.", {200: Key}, "read",
+        "show_api_key", "GET", "/v1/api-keys/{id}", "One key.", {200: (Key,)}, "read",
         refusals=(Reason.KEY_NOT_FOUND,),
     ),
     Endpoint(
+        "update_api_key", "PATCH", "/v1/api-keys/{id}", "Rename a key, change its scopes, expiry or constraints.",
+        {200: (Key,)}, "update", body=KeyPatch, conditional=True,
+        refusals=(*RIGHTS, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT, Reason.KEY_CHANGED),
+    ),
+    Endpoint(
+        "disable_api_key", "POST", "/v1/api-keys/{id}/disable", "Refuse a key until it is enabled.", {200: (Key,)},
+        "disable", body=Nothing, body_optional=True,
+        refusals=(Reason.NOT_A_DESCENDANT, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT),
+    ),
+    Endpoint(
+        "enable_api_key", "POST", "/v1/api-keys/{id}/enable", "Let a disabled key in again.", {200: (Key,)}, "enable",
+        body=Nothing, body_optional=True, refusals=(*RIGHTS, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT),
+    ),
+    Endpoint(
+        "rotate_api_key", "POST", "/v1/api-keys/{id}/rotate", "A new secret, shown this once.",
+        {200: (RotatedKey, Key)}, "rotate", body=WantedRotation, body_optional=True, idempotent=True,
+        refusals=(*RIGHTS, Reason.NOT_THE_OWNER, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT),
+    ),
+    Endpoint(
+        "revoke_api_key", "DELETE", "/v1/api-keys/{id}", "End a key and all that was made by it, for good.",
+        {200: (Revocation,)}, "revoke", query=RevocationQuery, refusals=(Reason.NOT_A_DESCENDANT, Reason.KEY_NOT_FOUND),
+    ),
+    Endpoint(
+        "validate_api_key", "POST", "/v1/api-keys/validate", "What the key that is presented says of its owner.",
+        {200: (Validation,)}, asker="key",
+    ),
+    Endpoint(
         "list_scopes", "GET", "/v1/scopes", "What the caller may give to a key, and why not the rest.",
-        {200: Grantables},
+        {200: (Grantables,)},
     ),
     Endpoint("show_openapi", "GET", "/v1/openapi.json", "This document.", {}, asker="nobody"),
 )  # fmt: skip

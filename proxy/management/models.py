@@ -80,7 +80,7 @@ class Nothing(_Input):
     """An empty object."""
 
 
-class _Expiring(_Input):
+class Expiring(_Input):
     """`expires_at`: null means never. Of the two, one at most."""
 
     expires_at: Moment | None = Field(None, description="null: never.")
@@ -99,7 +99,7 @@ class _Expiring(_Input):
         return self.expires_in is not None or "expires_at" in self.model_fields_set
 
 
-class WantedKey(_Expiring):
+class WantedKey(Expiring):
     """Exactly one of `preset` and `scopes`. Without an expiry: 90 days, or until the key that makes it expires."""
 
     name: Name
@@ -108,7 +108,7 @@ class WantedKey(_Expiring):
     constraints: Constraints | None = None
 
 
-class KeyPatch(_Expiring):
+class KeyPatch(Expiring):
     """What is to change; what is absent or null stays as it is, except that `expires_at: null` means never.
     `constraints` replaces all of them."""
 
@@ -258,6 +258,47 @@ class NewKey(Key):
     """A key with its token, for the one sight of it."""
 
     key: str = Field(repr=False, description="The token. It is not stored, and never shown again.")
+
+
+class RotatedKey(NewKey):
+    """A key with its new token. `descendants_revoked`: of a compromised one."""
+
+    descendants_revoked: int
+
+
+class Confirmation(_Output):
+    """One instance's word. `milliseconds` after the revocation; null until it confirmed."""
+
+    instance: str
+    state: Literal["confirmed", "unconfirmed", "fenced"]
+    milliseconds: float | None
+    streams: int
+    calls: int
+
+
+class Revocation(_Output):
+    """What became of a revocation on every instance: what it ended there, and whether the instance said so."""
+
+    message: str
+    confirmed: bool
+    milliseconds: float | None
+    instances: tuple[Confirmation, ...]
+    streams: int
+    calls: int
+    api_key: Key
+
+
+class Validation(_Output):
+    """What a valid key says of its owner. `scopes`: what it can do now, its maker's and its tier's limits applied."""
+
+    user_id: str
+    tenant_id: str
+    aegis_role: str | None
+    scopes: tuple[str, ...]
+    zaru_tier: str
+    key_id: str
+    name: str
+    expires_at: datetime | None
 
 
 class GrantableScope(_Output):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -16,7 +17,8 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from proxy.challenges import TABLE
 from proxy.errors import Reason
 from proxy.management.endpoints import Endpoint
-from proxy.management.models import Problem
+from proxy.management.models import Key, Problem
+from proxy.management.preconditions import IDEMPOTENCY_KEY, IF_MATCH
 
 REFERENCE: Final = "#/components/schemas/{model}"
 ANY_REQUEST: Final = (
@@ -60,7 +62,7 @@ def _form_schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     for endpoint in endpoints:
         if endpoint.body is not None:
             wanted[endpoint.body, "validation"] = None
-        for answer in endpoint.answers.values():
+        for answer in chain(*endpoint.answers.values()):
             wanted[answer, "serialization"] = None
     _, schema = models_json_schema(list(wanted), ref_template=REFERENCE)
     return dict(sorted(schema["$defs"].items()))
@@ -89,6 +91,10 @@ def _form_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": KEY_ID}
         for name in re.findall(r"\{(\w+)\}", endpoint.path)
     ]
+    if endpoint.idempotent:
+        parameters.append(_form_header("Idempotency-Key", "A word of the caller's for this request.", IDEMPOTENCY_KEY))
+    if endpoint.conditional:
+        parameters.append(_form_header("If-Match", "The ETag of the key as the caller knows it.", IF_MATCH))
     if endpoint.query is not None:
         properties = endpoint.query.model_json_schema(ref_template=REFERENCE)["properties"]
         parameters += [
@@ -99,6 +105,11 @@ def _form_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             for name, schema in properties.items()
         ]  # fmt: skip
     return parameters
+
+
+def _form_header(name: str, description: str, pattern: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
 
 
 def _drop_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +127,7 @@ def _is_list(schema: dict[str, Any]) -> bool:
 
 def _form_responses(endpoint: Endpoint) -> dict[str, Any]:
     responses: dict[str, Any] = {
-        str(status): _form_success(model) for status, model in sorted(endpoint.answers.items())
+        str(status): _form_success(endpoint, models) for status, models in sorted(endpoint.answers.items())
     }
     if not responses:
         responses["200"] = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
@@ -128,8 +139,22 @@ def _form_responses(endpoint: Endpoint) -> dict[str, Any]:
     return responses
 
 
-def _form_success(model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": "Done.", "content": {"application/json": {"schema": _refer(model)}}}
+def _form_success(endpoint: Endpoint, models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    schemas = [_refer(model) for model in models]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    success: dict[str, Any] = {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+    headers = {
+        **({"ETag": "The key's version, for If-Match."} if any(issubclass(one, Key) for one in models) else {}),
+        **(
+            {"Idempotent-Replay": "true: it was done before, and no token is shown again."}
+            if endpoint.idempotent
+            else {}
+        ),
+    }
+    if headers:
+        text = {"schema": {"type": "string"}}
+        success["headers"] = {name: {"description": words, **text} for name, words in headers.items()}
+    return success
 
 
 def _list_reasons(endpoint: Endpoint) -> Iterable[Reason]:

@@ -59,6 +59,7 @@ async def test_minting_with_json_prints_one_object_with_the_key(aegis: Command, 
         "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None, "issuer": "local",
         "constraints": {}, "version": minted["version"], "old_secret_until": None,
         "last_used_at": None, "last_used": None, "last_refused": None, "old_secret_last_used_at": None,
+            "aegis_role": None,
     }  # fmt: skip
 
 

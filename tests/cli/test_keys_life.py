@@ -52,7 +52,11 @@ async def test_a_key_is_changed_in_what_is_named_and_in_nothing_else(aegis: Comm
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("update", "{}"), 2, "say what to change: --name, --preset, --scope, --expires or a constraint; see --help"),
+        (
+            ("update", "{}"),
+            2,
+            "say what to change: --name, --preset, --scope, --expires, --role or a constraint; see --help",
+        ),
         (("update", "{}", "--name", ""), 2, NAME),
         (("update", "{}", "--scope", "agent:rum"), 2, "unknown scope agent:rum (did you mean agent:read?)"),
         (("update", "{}", "--burst", "3"), 2, "burst is of use beside requests_per_second only"),

@@ -215,6 +215,7 @@ async def test_the_summary_says_everything_but_the_secret(store: KeyStore) -> No
         "created_by": "test", "parent_id": None, "revoked_at": None, "revoked_by": None, "revoked_reason": None,
         "issuer": "local", "constraints": {}, "version": summary.version, "old_secret_until": None,
             "last_used_at": None, "last_used": None, "last_refused": None, "old_secret_last_used_at": None,
+            "aegis_role": None,
     }  # fmt: skip
     assert datetime.now(UTC) - summary.created_at < timedelta(minutes=5)
     assert await store.find_key("key000000001") == summary
