@@ -61,6 +61,9 @@ class Metrics:
         self._exchanges_ended = Counter(
             "aegis_exchanges_ended", "Calls and streams ended by us, by reason", ["reason"], registry=registry
         )
+        self.rate_buckets = Gauge(
+            "aegis_rate_buckets", "Keys with a rate that are remembered, used lately", registry=registry
+        )
         self.list_events_dropped = Counter(
             "aegis_list_events_dropped", "List answers withheld because they could not be filtered", registry=registry
         )

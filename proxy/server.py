@@ -137,6 +137,7 @@ class Proxy:
         heart, now = self.heart, self.heart.clock.boot()
         metrics.show_lease(heart.lease.judge(now), heart.lease.trusted_until - now)
         metrics.hashing_queue.set(hasher.pending)
+        metrics.rate_buckets.set(len(heart.gate))
         metrics.tasks.set(len(asyncio.all_tasks()))
         metrics.notification_queue_ratio.set(heart.listener.queue_usage)
         for kind, live in heart.registry.count_kinds().items():

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from mcp import MCPError
 from mcp.client import Client
@@ -140,7 +141,9 @@ async def test_a_key_whose_sources_change_while_its_body_comes_is_judged_by_the_
 # How fast.
 
 
-async def test_a_burst_passes_and_the_next_one_is_told_when_to_come_back(stage: Stage, canary: CanaryUpstream) -> None:
+async def test_a_burst_passes_and_the_next_one_is_told_when_to_come_back(
+    stage: Stage, canary: CanaryUpstream, http: aiohttp.ClientSession
+) -> None:
     key, other = await stage.mint(constraints={**SLOW, "burst": 3}), await stage.mint()
     async with stage.proxy(canary.url) as proxy:
         for _ in range(3):
@@ -151,6 +154,10 @@ async def test_a_burst_passes_and_the_next_one_is_told_when_to_come_back(stage: 
             )
         assert len(canary.requests) == 3
         assert (await ask_raw(proxy.data_address, form_request(token=other.token, body=PING))).status == 200
+        async with http.get(f"http://{proxy.ops_address}/metrics") as metrics:
+            shown = await metrics.text()
+    assert 'aegis_requests_total{outcome="rate_exceeded",route="mcp"} 3.0' in shown
+    assert "aegis_rate_buckets 1.0" in shown
 
 
 async def test_over_rest_the_refusal_is_a_problem(stage: Stage, canary: CanaryUpstream) -> None:
