@@ -7,7 +7,9 @@ CredentialError when what was presented is no key. It knows nothing of whose key
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from urllib.parse import unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -21,6 +23,8 @@ from proxy.keys.token import Token, parse_token
 _TOKEN_MEMBERS = re.compile(r"(?:^|&)(?:access_token|token|api_key|apikey|key)=", re.IGNORECASE)
 # A key is looked for inside words, too: an escape such as %20 ends in what could be the beginning of one.
 _KEY = re.compile(r"aegis_(?:[0-9A-Za-z]{12}_[0-9A-Za-z]{43}|[0-9A-Za-z]{40})")
+_WHOLE_KEY = re.compile(r"aegis_(?:[0-9A-Za-z]{12}_[0-9A-Za-z]{49}|[0-9A-Za-z]{40})")
+MAX_LOOKED_AT = 4  # of what looks like a key in one URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,18 @@ class PresentedText:
         return
 
 
+class MisplacedKeyError(CredentialError):
+    """What may be a key stands in the URL. `token`: the first well-formed one, unproven."""
+
+    def __init__(self, token: Token | LegacyToken | None) -> None:
+        super().__init__(
+            Reason.CREDENTIAL_MISPLACED,
+            "A key never belongs in a URL, where logs and histories keep it. Send it as 'Authorization: Bearer <key>';"
+            " if it was a real one, revoke it now.",
+        )
+        self.token = token
+
+
 def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str = "") -> PresentedCredential | None:
     """The one Bearer key of a request. Raises CredentialError; its text never quotes what was presented."""
     value = _find_authorization(headers, query)
@@ -55,12 +71,8 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
 
 def _find_authorization(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str) -> str | None:
     """The value of the one Authorization header, where no key stands in the URL. Raises CredentialError."""
-    if query and _holds_token(unquote(query)):
-        raise CredentialError(
-            Reason.CREDENTIAL_MISPLACED,
-            "A key never belongs in a URL, where logs and histories keep it. Send it as 'Authorization: Bearer <key>';"
-            " if it was a real one, revoke it now.",
-        )
+    if query and _holds_token(decoded := unquote(query)):
+        raise MisplacedKeyError(_find_token(decoded))
     values = headers.getall("Authorization", ())
     if not values:
         return None
@@ -106,6 +118,14 @@ def require_either(
     value = _find_authorization(headers, query)
     text = _strip_scheme(value) if value is not None else ""
     return PresentedText(text) if "." in text else require_credential(headers, query)
+
+
+def _find_token(query: str) -> Token | LegacyToken | None:
+    """The first key in it whose form, and checksum if it has one, are right."""
+    for match in islice(_WHOLE_KEY.finditer(query), MAX_LOOKED_AT):
+        with suppress(ValueError):
+            return _parse(match[0])
+    return None
 
 
 def _holds_token(query: str) -> bool:

@@ -128,10 +128,11 @@ class Refusal(ProxyError):
 class CredentialError(Refusal):
     """The caller presented nothing, or something that does not open the door.
 
-    `key_id`: the key that was proven to be presented, for the record; None when none was.
+    `key_id`: the key that was proven to be presented, for the record, and `owner_id` whose it is; None when none was.
     """
 
     key_id: str | None = None
+    owner_id: str | None = None
 
 
 class UnprovenError(CredentialError):

@@ -102,6 +102,9 @@ class Metrics:
         self.audit_dropped = Counter(
             "aegis_audit_dropped", "Denials and events that are missing in the audit", registry=registry
         )
+        self._alarms = Counter(
+            "aegis_alarms", "Secrets that have got out, by the look of it", ["alarm"], registry=registry
+        )
         self.usage_dropped = Counter(
             "aegis_usage_dropped", "Decisions that are missing in the usage of keys", registry=registry
         )
@@ -131,6 +134,10 @@ class Metrics:
         if counter is None:  # labels() takes three times as long as what it finds
             counter = self._requests[route, outcome] = self._request.labels(route, outcome)
         counter.inc()
+
+    def count_alarm(self, alarm: str) -> None:
+        """`alarm`: the action of its audit event."""
+        self._alarms.labels(alarm).inc()
 
     def count_verification(self, remembered: bool) -> None:
         """`remembered`: memory alone decided."""

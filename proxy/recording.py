@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from proxy.alarms import Alarm, Alarms
 from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.challenges import Dialect
 from proxy.client_address import ClientAddress
 from proxy.clock import Clock
+from proxy.credentials import MisplacedKeyError
 from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
-from proxy.errors import DeniedError, LimitError, Reason, Refusal
-from proxy.identity import KeyId, Principal
+from proxy.errors import CredentialError, DeniedError, LimitError, Reason, Refusal
+from proxy.identity import KeyId, OwnerId, Principal
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
 from proxy.keys.rights import Caller
@@ -81,6 +83,7 @@ class Recorder:
         audit: Audit,
         last_uses: LastUseLog,
         networks: Networks,
+        alarms: Alarms,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -89,6 +92,7 @@ class Recorder:
         self._audit = audit
         self._last_uses = last_uses
         self._networks = networks
+        self._alarms = alarms
         self._metrics = metrics
         self._clock = clock
         self._rights = RightsLog()
@@ -123,6 +127,16 @@ class Recorder:
         """The walk has ended. Of a key it is told only when its secret was right: anybody may name one."""
         if passage.key_id is not None and (isinstance(refusal, DeniedError | LimitError) or refusal.reason in WORDS):
             self._last_uses.note_refusal(passage.key_id, refusal.reason, passage.address, passage.user_agent)
+        if isinstance(refusal, MisplacedKeyError) and refusal.token is not None:
+            self._alarms.look_at(refusal.token, passage.address, passage.request_id)
+        elif isinstance(refusal, CredentialError) and refusal.reason is Reason.SECRET_RETIRED:
+            self._tell_replay(passage, refusal)
+
+    def _tell_replay(self, passage: Passage, refusal: CredentialError) -> None:
+        """A call whose secret ran out under way names no key, and is none."""
+        if refusal.key_id is not None and refusal.owner_id is not None:
+            key_id, owner_id = KeyId(refusal.key_id), OwnerId(refusal.owner_id)
+            self._alarms.tell(Alarm.SECRET_REPLAYED, key_id, owner_id, passage.address, passage.request_id)
 
     def _keep_decision(
         self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError

@@ -1,8 +1,8 @@
-"""Does a token certainly open nothing?  [io]
+"""What can be said of a token without working a hash: that it certainly opens nothing, or whose it seems to be.  [io]
 
 In go tokens from addresses that present too many invalid ones, out comes a verdict: from memory, or by a read that many
 of them share, paced and one at a time. Only what the verifier would refuse as well is said to fail; the rest is for it
-to judge. No hash is worked on here, and nobody is admitted.
+to judge. Nobody is admitted here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from proxy.clock import Clock
 from proxy.gathering import Gathering
 from proxy.keys.digests import Digests
-from proxy.keys.legacy import LegacyToken
+from proxy.keys.legacy import LegacyToken, find_legacy_secret
 from proxy.keys.reader import KeyReader
 from proxy.keys.record import KeyRecord
 from proxy.keys.token import Token, fast_tag
@@ -96,6 +96,18 @@ class Screen:
             token: Verdict.FAILS if key_id is None else Verdict.MAY_PASS
             for token, key_id in zip(tokens, found, strict=True)
         }
+
+    async def find_proven(self, token: AnyToken) -> KeyRecord | None:
+        """The key whose token this is by its fast tag, which is enough to tell its owner something, and not to let
+        anybody in. Raises DatabaseError."""
+        if isinstance(token, Token):
+            record = (await self._reader.read(token.key_id)).record
+            return record if _compare(token, record) is Verdict.MAY_PASS else None
+        key_id = await self._digests.find_key(
+            token.digest, trusted=self._lease.judge(self._clock.boot()) is Trust.TRUSTED
+        )
+        record = (await self._reader.read(key_id)).record if key_id is not None else None
+        return record if record is not None and find_legacy_secret(token, record) is not None else None
 
     async def aclose(self) -> None:
         """Give up what is being read."""

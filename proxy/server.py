@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import orjson
 from aiohttp import web
 
 from proxy import __version__
+from proxy.alarms import Alarms
 from proxy.audit import Audit
 from proxy.authorization import Permit
 from proxy.client_connection import ClientServer
-from proxy.clock import Clock, SystemClock
+from proxy.clock import SystemClock
 from proxy.database import Database
 from proxy.errors import ProxyError, Reason
 from proxy.failures import FailureLimiter
@@ -187,7 +188,7 @@ async def run_proxy(
         hasher = open_hasher(settings, metrics, stack)
         live = LivePolicy(policy)
         heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
-        recorder = _build_recorder(settings, live, instance, clock, database, metrics, stack)
+        recorder = _build_recorder(settings, live, heart, database, metrics, stack)
         provider = open_identity_provider(settings, clock, metrics, stack)
         management = _build_management(settings, live, heart, database, hasher, recorder, provider)
         porch = open_porch(settings, heart.screen, clock, metrics, stack)
@@ -231,14 +232,13 @@ async def run_proxy(
 def _build_recorder(
     settings: Settings,
     live: LivePolicy,
-    instance: UUID,
-    clock: Clock,
+    heart: Heart,
     database: Database,
     metrics: Metrics,
     stack: AsyncExitStack,
 ) -> Recorder:
     """What it gathers is written beside everything else, and the rest once no request is under way any more."""
-    flush_seconds = settings.usage.flush_seconds
+    flush_seconds, instance, clock = settings.usage.flush_seconds, heart.instance, heart.clock
     usage = Usage(
         database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.usage_dropped.inc
     )
@@ -252,6 +252,7 @@ def _build_recorder(
         database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.audit_dropped.inc
     )
     rooms = (usage, last_uses, audit, networks)
+    alarms = Alarms(audit=audit, find_proven=heart.screen.find_proven, count=metrics.count_alarm, timer=clock.boot)
 
     async def write_rest() -> None:
         await asyncio.gather(*(room.aclose() for room in rooms))  # a database that is away is waited for once
@@ -259,9 +260,11 @@ def _build_recorder(
     stack.push_async_callback(write_rest)
     for room in rooms:
         _run_beside(room.run, lambda: None, stack)  # what is not written is kept, and said
+    stack.push_async_callback(alarms.aclose)
     return Recorder(
-        live=live, usage=usage, audit=audit, last_uses=last_uses, networks=networks, metrics=metrics, clock=clock
-    )
+        live=live, usage=usage, audit=audit, last_uses=last_uses, networks=networks, alarms=alarms, metrics=metrics,
+        clock=clock,
+    )  # fmt: skip
 
 
 def _build_management(

@@ -22,7 +22,7 @@ from proxy.errors import (
     UnavailableError,
     UnprovenError,
 )
-from proxy.identity import KeyId, Principal
+from proxy.identity import KeyId, OwnerId, Principal
 from proxy.keys.digests import Digests
 from proxy.keys.hashing import ForeignHashError, Hasher, MismatchError
 from proxy.keys.legacy import LegacyToken, find_legacy_secret
@@ -48,10 +48,10 @@ WORDS = {
 }
 
 
-def refuse_key(reason: Reason, key_id: KeyId | None = None) -> CredentialError:
+def refuse_key(reason: Reason, key_id: KeyId | None = None, owner_id: OwnerId | None = None) -> CredentialError:
     """The refusal for a key whose secret was proven but which may not be used."""
     refusal = CredentialError(reason, WORDS[reason])
-    refusal.key_id = key_id
+    refusal.key_id, refusal.owner_id = key_id, owner_id
     return refusal
 
 
@@ -148,7 +148,7 @@ class Verifier:
             principal = self._form_principal(state, state.record, proof, now)
             if principal is None:
                 fault = self._find_fault(state.record, proof, now) or Reason.SECRET_RETIRED
-                raise refuse_key(fault, key_id)
+                raise refuse_key(fault, key_id, state.record.owner.id)
             return principal
         raise _state_unknown()
 

@@ -31,6 +31,7 @@ OWNERS = {
     "asyncpg": {"database.py", "keys/store.py"},
     "argon2": {"keys/hashing.py"},
     "cachetools": {
+        "alarms.py",
         "decision_records.py",
         "assertions.py",
         "failures.py",
