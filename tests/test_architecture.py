@@ -56,6 +56,7 @@ UNTAGGED = ("__init__.py", "__main__.py", "cli/", "demo/client.py")
 
 # Numbers that look like statuses outside `challenges`, and why they are no refusals of ours.
 NUMBERS = {
+    "cli/keys_usage.py": {400},  # days
     "client_connection.py": {500},  # aiohttp's word for a handler that failed
     "front_door.py": {499},  # never sent: the client has left
     "ops.py": {503},  # not ready, said to probes

@@ -1,4 +1,5 @@
-"""`aegis-proxy keys …`: mint, list, show, revoke; what changes a key stands in `keys_life`, many in `keys_…`."""
+"""`aegis-proxy keys …`: mint, list, show, revoke. What changes a key stands in `keys_life`, many in `keys_apply` and
+`keys_import`, what became of them in `keys_usage` and `keys_audit`."""
 
 from __future__ import annotations
 
@@ -21,15 +22,15 @@ from proxy.cli.key_options import (
     not_found,
     open_changing,
 )
+from proxy.cli.key_tables import form_key, print_key, print_keys
 from proxy.cli.keys_apply import apply_keys
+from proxy.cli.keys_audit import show_audit
 from proxy.cli.keys_import import import_table
 from proxy.cli.keys_life import disable_key, enable_key, rotate_key, update_key
+from proxy.cli.keys_usage import show_usage
 from proxy.cli.output import (
-    form_key,
     form_receipt,
     print_json,
-    print_key,
-    print_keys,
     print_receipt,
     quote,
     say,
@@ -111,7 +112,7 @@ def list_keys(
     if json:
         print_json({"api_keys": [form_key(summary) for summary in summaries]})
     elif summaries:
-        print_keys(summaries)
+        print_keys(summaries, datetime.now(UTC))
     elif owner is not None:
         say(f"{quote(owner)} has no keys. See: aegis-proxy keys list")
     else:
@@ -151,7 +152,7 @@ def revoke_key(
     if json:
         print_json({**form_key(summary), "receipt": form_receipt(receipt)})
     else:
-        print_key(summary)
+        print_key(summary, datetime.now(UTC))
         print_receipt(summary.id, receipt)
     if not receipt.confirmed:
         raise typer.Exit(UNCONFIRMED)
@@ -163,7 +164,7 @@ def _print_found(summary: KeySummary | None, key: str, json: bool) -> None:
     if json:
         print_json(form_key(summary))
     else:
-        print_key(summary)
+        print_key(summary, datetime.now(UTC))
 
 
 app.command("update")(update_key)
@@ -172,3 +173,5 @@ app.command("disable")(disable_key)
 app.command("enable")(enable_key)
 app.command("apply")(apply_keys)
 app.command("import")(import_table)
+app.command("usage")(show_usage)
+app.command("audit")(show_audit)

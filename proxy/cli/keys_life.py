@@ -22,7 +22,8 @@ from proxy.cli.key_options import (
     form_constraints,
     open_changing,
 )
-from proxy.cli.output import describe_moment, form_key, print_json, print_key, say
+from proxy.cli.key_tables import form_key, print_key
+from proxy.cli.output import describe_moment, print_json, say
 from proxy.keys.changes import Grace, KeyChanges, Patch
 from proxy.keys.constraints import UNCONSTRAINED
 from proxy.keys.minting import MintError, parse_expiry
@@ -157,4 +158,4 @@ def _print_key(summary: KeySummary, json: bool) -> None:
     if json:
         print_json(form_key(summary))
     else:
-        print_key(summary)
+        print_key(summary, datetime.now(UTC))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,41 +17,45 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from proxy.keys.minting import LOCAL_ISSUER
-from proxy.keys.store import KeySummary
 from proxy.receipts import Receipt
 
-# What a list does without on a narrow terminal, first things first; and what it shortens, to no less than so much.
-DISPENSABLE = ("CREATED", "SCOPES", "OWNER", "EXPIRES", "NAME")
-SHORTENED = frozenset({"NAME", "OWNER", "SCOPES"})
-RECOGNISABLE = 9
 GAP = 2
-NARROWEST = 12 + GAP + 14  # an id and the longest status: never cut, even if the terminal has to wrap them
-COLORS = {"active": "green", "revoked": "red", "expired": "yellow", "disabled": "yellow", "owner disabled": "yellow"}
+UNBOUNDED = 10_000  # columns: what is not for a terminal is cut nowhere
 
 
 def say(text: str) -> None:
     """Tell a person something, on stderr. `text` is rich markup: foreign words in it go through `quote`."""
-    _open_console(stderr=True).print(text, soft_wrap=True)
+    open_console(stderr=True).print(text, soft_wrap=True)
 
 
 def say_error(text: str) -> None:
     """Tell a person what went wrong, on stderr; `text` is printed as it is."""
-    _open_console(stderr=True).print(_make_printable(text, keep="\n"), style="red", markup=False, soft_wrap=True)
+    open_console(stderr=True).print(make_printable(text, keep="\n"), style="red", markup=False, soft_wrap=True)
 
 
 def quote(text: object) -> str:
     """Foreign words for `say`: neither markup nor commands to the terminal."""
-    return escape(_make_printable(str(text)))
+    return escape(make_printable(str(text)))
 
 
-def _make_printable(text: str, keep: str = "") -> str:
+def make_printable(text: str, keep: str = "") -> str:
     """Any role of the database can write names and reasons: an escape sequence in them must not reach a terminal."""
     return "".join(sign if sign.isprintable() or sign in keep else "\ufffd" for sign in text)
 
 
-def _open_console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, emoji=False)  # `:key:` in a scope is no picture
+def open_console(*, stderr: bool = False) -> Console:
+    """As wide as the terminal, or as COLUMNS says; without either nothing has to fit."""
+    console = Console(stderr=stderr, highlight=False, emoji=False)  # `:key:` in a scope is no picture
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUNDED
+    return console
+
+
+def show_table(table: Table, console: Console) -> None:
+    """On stdout, without the blanks that make every line as long as the longest."""
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().removesuffix("\n").split("\n"))
 
 
 def print_json(value: object) -> None:
@@ -65,65 +70,13 @@ def _write_value(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def form_key(summary: KeySummary) -> dict[str, Any]:
-    """A key as `--json` shows it."""
-    return asdict(summary)
-
-
-def print_keys(summaries: list[KeySummary]) -> None:
-    """A table of keys on stdout, a line for each: ids and statuses whole, and as much of the rest as fits."""
-    console = _open_console()
-    console.width = max(console.width, NARROWEST)
-    rows = [_form_row(summary) for summary in summaries]
-    titles = _choose_columns(rows, console.width)
-    table = Table(*titles, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column, title in zip(table.columns, titles, strict=True):
-        column.no_wrap = title not in SHORTENED  # rich shortens the others first
-    for row in rows:
-        table.add_row(*(row[title] for title in titles))
-    console.print(table)
-
-
-def _form_row(summary: KeySummary) -> dict[str, Text]:
-    cells = {
-        "ID": Text(summary.id),
-        "STATUS": Text(summary.status, COLORS[summary.status]),
-        "NAME": Text(_make_printable(summary.name)),
-        "OWNER": Text(_make_printable(summary.owner)),
-        "SCOPES": Text(_make_printable(describe_scopes(summary))),
-        "EXPIRES": Text(describe_moment(summary.expires_at, "never")),
-        "CREATED": Text(describe_moment(summary.created_at, "")),
-    }
-    for cell in cells.values():
-        cell.no_wrap, cell.overflow = True, "ellipsis"
-    return cells
-
-
-def _choose_columns(rows: list[dict[str, Text]], width: int) -> list[str]:
-    """The columns that leave every shortened one enough to be recognised by; the least important go first."""
-    titles = list(rows[0])
-    needed = {title: max(len(title), *(row[title].cell_len for row in rows)) for title in titles}
-    for title in SHORTENED:
-        needed[title] = min(needed[title], RECOGNISABLE)
-    for dispensable in DISPENSABLE:
-        if sum(needed[title] + GAP for title in titles) - GAP > width:
-            titles.remove(dispensable)
-    return titles
-
-
-def print_key(summary: KeySummary) -> None:
-    """One key, a line for each fact, on stdout."""
-    hidden = {"version", *(["issuer"] if summary.issuer == LOCAL_ISSUER else [])}
-    print_facts({name: value for name, value in asdict(summary).items() if name not in hidden})
-
-
 def print_facts(facts: Mapping[str, object]) -> None:
     """One thing, a line for each fact that there is, on stdout."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in facts.items():
         if value is not None and value not in ((), {}):
             table.add_row(f"[bold]{name}[/]", quote(_describe_fact(value)))
-    _open_console().print(table)
+    show_table(table, open_console())
 
 
 def _describe_fact(value: object) -> str:
@@ -134,11 +87,6 @@ def _describe_fact(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def describe_scopes(summary: KeySummary) -> str:
-    """The preset's name, or the scopes themselves."""
-    return summary.preset or " ".join(summary.scopes)
 
 
 def describe_moment(moment: datetime | None, otherwise: str) -> str:
@@ -180,23 +128,26 @@ def print_receipt(key_id: str, receipt: Receipt) -> None:
 def open_progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     """A bar on stderr while something takes long, gone when it is done: the caller tells each advance."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_open_console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda advance: progress.advance(task, advance)
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
     """Lines of markup on stdout, each in its style ("" for none); never wrapped, so that they can be searched."""
-    console = _open_console()
+    console = open_console()
     for text, style in lines:
         console.print(text, style=style or None, soft_wrap=True)
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of foreign words on stdout; what is too long for its column goes on below, and nothing is cut."""
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Collection[str] = ()) -> None:
+    """A table of foreign words on stdout; what is too long for its column goes on below, and nothing is cut.
+
+    `whole`: titles of columns that are short, and narrowed last."""
     table = Table(*titles, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column in table.columns:
+    for column, title in zip(table.columns, titles, strict=True):
         column.overflow = "fold"
+        column.no_wrap = title in whole
     for row in rows:
-        table.add_row(*(Text(_make_printable(cell)) for cell in row))
-    _open_console().print(table)
+        table.add_row(*(Text(make_printable(cell)) for cell in row))
+    show_table(table, open_console())

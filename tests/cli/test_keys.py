@@ -149,7 +149,7 @@ async def test_the_list_shows_every_key_and_no_secret(aegis: Command) -> None:
     )
     first, second = (parse_token(token) for token in tokens)
     header, *lines = outcome.stdout.splitlines()
-    assert header.split() == ["ID", "STATUS", "NAME", "OWNER", "SCOPES", "EXPIRES"]
+    assert header.split() == ["ID", "STATUS", "NAME", "OWNER", "SCOPES", "EXPIRES", "USED", "CREATED"]
     assert [line.split()[:5] for line in lines] == [
         [second.key_id, "active", "second", "ada", "agent:list"],
         [first.key_id, "active", "first", "ada", "execution"],
@@ -174,6 +174,7 @@ async def test_a_key_is_shown_with_all_it_may_do(aegis: Command) -> None:
     assert facts["created_by"].strip() == "cli:operator"
     assert set(facts) == {
         "id", "name", "owner", "tenant", "tier", "scopes", "status", "expires_at", "created_at", "created_by",
+        "last_used",
     }  # fmt: skip
     assert (machine.code, machine.stderr) == (0, "")
     assert machine.json["id"] == token.key_id
