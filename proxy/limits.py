@@ -49,7 +49,8 @@ def find_limits(constrained: Iterable[tuple[KeyId, Constraints]], kind: Kind) ->
 
 def refuse_excess(principal: Principal, key_id: KeyId, kind: Kind, limit: int) -> LimitError:
     """The refusal of one too many, by the limit of this key of the lineage."""
-    detail = f"{_name_limited(principal, key_id)} no more than {limit} {kind}{'s'[: limit > 1]} open at once."
+    kinds = kind if limit == 1 else f"{kind}s"
+    detail = f"{_name_limited(principal, key_id)} no more than {limit} {kinds} open at once."
     return LimitError(EXCEEDED[kind], detail, retry_after_seconds=RETRY_SECONDS, data={f"max_{kind}s": limit})
 
 

@@ -7,7 +7,7 @@ Nothing here sends, aborts or awaits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush, merge
@@ -282,7 +282,7 @@ class Registry:
         ]
         for exchange in judged:
             exchange.ended = self._find_fault(exchange, state, now)
-        self._end_surplus(judged, state)
+        self._end_surplus([exchange for exchange in judged if exchange.ended is None], state)
         confirmed = [exchange for exchange in judged if exchange.ended is None]
         for exchange in confirmed:
             if state.read_at >= exchange.principal.read_at:
@@ -292,25 +292,28 @@ class Registry:
             self._note_deadline(exchange.principal)  # it may have moved
         return [exchange for exchange in judged if exchange.ended is not None], confirmed
 
-    def _end_surplus(self, judged: list[Exchange], state: KeyState) -> None:
+    def _end_surplus(self, live: list[Exchange], state: KeyState) -> None:
         """What is beyond a limit of the lineage ends, the newest first: what is left is what had been let in, had the
         limit always been there, and whoever has worked the longest has the most to lose."""
-        if state.record is None:
+        if not live:
             return
+        principal = state.get_principal(live[0].principal.secret_version, self._rights)
         for kind, reason in EXCEEDED.items():
-            limits = find_limits(state.record.constrained, kind)
-            surplus = [number for subject, limit in limits for number in self._find_surplus(subject, kind, limit)]
-            for exchange in judged:
-                if surplus and exchange.ended is None and exchange.kind == kind and exchange.number >= min(surplus):
-                    exchange.ended = reason
+            for key_id, limit in find_limits(principal.constrained, kind):
+                first = self._find_surplus(key_id, kind, limit)
+                if first is not None:
+                    for exchange in live:
+                        if exchange.kind == kind and exchange.number >= first:
+                            exchange.ended = reason
 
-    def _find_surplus(self, subject: KeyId, kind: Kind, limit: int) -> Iterator[int]:
+    def _find_surplus(self, subject: KeyId, kind: Kind, limit: int) -> int | None:
         """The number of the first one too many, if there is one."""
         holding = self._by_subject.get(subject)
-        if holding is not None and holding.kinds[kind] > limit:
-            held = (self._by_key[key_id] for key_id in holding.key_ids)
-            numbers = ((one.number for one in some if one.kind == kind and one.ended is None) for some in held)
-            yield from islice(merge(*numbers), limit, limit + 1)
+        if holding is None or holding.kinds[kind] <= limit:
+            return None
+        held = (self._by_key[key_id] for key_id in holding.key_ids)
+        numbers = ((one.number for one in some if one.kind == kind and one.ended is None) for some in held)
+        return next(islice(merge(*numbers), limit, None), None)
 
     def _find_fault(self, exchange: Exchange, state: KeyState, now: float) -> Reason | None:
         record = state.record
