@@ -14,17 +14,22 @@ COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX
 	--no-header --no-annotate $(LOCKFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults fuzz conformance format bench schema sdk lock clean
+.PHONY: help run test test-browser check faults fuzz conformance format bench schema sdk lock clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
-	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
 	@$(BIN)/aegis-proxy demo
 
 test: $(STAMPS)/dev ## run the test suite (TESTS=path narrows it)
 	$(BIN)/python -m pytest $(TESTS)
+
+test-browser: $(STAMPS)/dev ## try the page in a real Chromium, which is installed where root may (pictures: .venv/pictures)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
+		{ echo 'error: there is no Chromium, and it cannot be installed here; on Debian: apt-get install chromium' >&2; exit 1; }
+	$(BIN)/python -m pytest -o python_files='journey_*.py' tests/browser
 
 check: $(STAMPS)/dev ## check format, lint and types
 	$(BIN)/ruff format --check .

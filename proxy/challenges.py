@@ -169,6 +169,11 @@ def form_answer(
     return Answer(status, headers, body, row.close)
 
 
+def get_title(reason: Reason) -> str:
+    """What kind of refusal it is, in a few words."""
+    return TABLE[reason].title
+
+
 def is_told_apart(refusal: Refusal, dialect: Dialect) -> bool:
     """Whether the client waits for this on its stream: there is an id to answer, and the refusal is of the message
     alone."""

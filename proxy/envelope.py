@@ -177,6 +177,13 @@ def check_origin(headers: Headers, allowed: Collection[str]) -> None:
         raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "Requests from this origin are not allowed; see allowed_origins.")
 
 
+def check_page_origin(headers: Headers, allowed: Collection[str]) -> None:
+    """Where pages of our own ask, too: those that came under the Host of this request, which has been checked. A name
+    that was rebound to us brings neither a key nor a cookie of ours along. Raises RequestError."""
+    host = headers.get("Host", "").lower()
+    check_origin(headers, {*allowed, f"http://{host}", f"https://{host}"})
+
+
 def check_json_content_type(headers: Headers) -> None:
     """Exactly `application/json`, optionally with `charset=utf-8`. Raises RequestError.
 

@@ -19,6 +19,7 @@ from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rp
 from proxy.client_address import Network, find_client_address
 from proxy.client_response import check_unanswered
 from proxy.clock import Clock
+from proxy.console.views import Console
 from proxy.credentials import require_credential
 from proxy.discovery import JWKS_PATH, Discovery
 from proxy.endpoints import read_session_member
@@ -28,6 +29,7 @@ from proxy.envelope import (
     check_host,
     check_json_content_type,
     check_origin,
+    check_page_origin,
     parse_query,
     parse_target,
 )
@@ -121,6 +123,7 @@ class FrontDoor:
         self._clock = clock
         self._recorder = recorder
         self.draining = False
+        self.console: Console | None = None  # the page, where somebody can sign in
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
@@ -159,10 +162,11 @@ class FrontDoor:
         published = await self._find_published(target) if request.method == "GET" else None
         if published is not None:
             return web.Response(body=published, content_type="application/json", headers=dict((*SAFETY, SERVER)))
-        if self._management.serves(target.path):
-            check_origin(request.headers, self._rules.allowed_origins)
+        own = self._management if self._management.serves(target.path) else self.console
+        if own is not None and own.serves(target.path):
+            check_page_origin(request.headers, self._rules.allowed_origins)
             self._check_open()
-            return await self._management.serve(request, target, passage)
+            return await own.serve(request, target, passage)
         match = self._find_route(request, target, passage)
         if match.route.public:
             _check_no_body(request)

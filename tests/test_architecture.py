@@ -17,6 +17,7 @@ OWNERS = {
     "aiohttp": {
         "client_connection.py",
         "client_response.py",
+        "console/views.py",
         "fittings.py",
         "forwarding.py",
         "front_door.py",
@@ -42,6 +43,7 @@ OWNERS = {
     "cryptography": {"assertions.py", "provider_documents.py", "sealing.py"},
     "jwt": {"assertions.py", "provider_documents.py", "provider_tokens.py"},
     "httptools": {"upstream_answer.py"},
+    "jinja2": {"console/rendering.py"},
     "prometheus_client": {"metrics.py"},
     "structlog": {"logs.py"},
 }
@@ -95,6 +97,8 @@ TESTED_BY = {
     "cli/serve.py": "tests/cli/test_commands.py",
     "cli/policy.py": "tests/cli/test_commands.py",
     "cli/key_options.py": "tests/cli/test_keys_life.py",
+    "console/assets.py": "tests/console/test_views.py",
+    "console/rendering.py": "tests/console/test_views.py",
     "keys/callers.py": "tests/keys/test_changes.py",
     "keys/listing.py": "tests/management/test_operations.py",
     "management/answers.py": "tests/management/test_operations.py",

@@ -11,24 +11,26 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from proxy.credentials import require_either
+from proxy.credentials import PresentedCredential, PresentedText, require_either
 from proxy.envelope import Target, check_json_content_type, parse_query
 from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, UnavailableError
 from proxy.headers import SAFETY, SERVER
 from proxy.keys.changes import KeyNotFoundError, KeyVersionError
 from proxy.keys.minting import MintError
-from proxy.keys.rights import CallerError, RightsError
+from proxy.keys.rights import Caller, CallerError, RightsError
 from proxy.keys.store import KeyConflictError
 from proxy.logs import get_logger
 from proxy.management.answers import ANSWERS, Call, Outcome
 from proxy.management.callers import Callers
-from proxy.management.endpoints import Endpoint, find_endpoints
+from proxy.management.endpoints import Endpoint, find_endpoints, get_endpoint
 from proxy.management.faults import (
     find_no_key,
     refuse_caller,
@@ -72,18 +74,38 @@ class Management:
         """Whether a path is this room's to answer, with a refusal at least."""
         return is_reserved(path)
 
-    async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
-        """Answer one request. Raises Refusal."""
+    async def serve(
+        self, request: web.BaseRequest, target: Target, passage: Passage, signed_in: Caller | None = None
+    ) -> web.Response:
+        """Answer one request: of whoever signed in at the page, or else of its credential. Raises Refusal."""
         endpoint, variables = _find_endpoint(request.method, target.path)
         passage.endpoint = endpoint.name
         self._under_way += 1
         self._idle.clear()
         try:
-            return await self._answer(endpoint, variables, request, target, passage)
+            return await self._answer(endpoint, variables, request, target, passage, signed_in)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+
+    async def ask(
+        self,
+        name: str,
+        caller: Caller,
+        passage: Passage,
+        *,
+        key_id: str = "",
+        members: Mapping[str, str] = MappingProxyType({}),
+    ) -> BaseModel:
+        """What an endpoint without a body answers this caller; `members`: of its query. Raises Refusal."""
+        endpoint = get_endpoint(name)
+        passage.endpoint = name
+        query = _read_query(endpoint, Target("", urlencode(members), ""))
+        try:
+            return (await self._perform(endpoint, Call(caller, key_id, query, None), passage)).result
+        except DatabaseError as error:
+            raise _refuse_database(error, passage) from error
 
     async def wait_idle(self) -> None:
         """Return when no request is under way: a change that was begun is answered."""
@@ -96,16 +118,17 @@ class Management:
         request: web.BaseRequest,
         target: Target,
         passage: Passage,
+        signed_in: Caller | None,
     ) -> web.Response:
         if endpoint.asker == "nobody":
             _check_no_body(request)
             _read_query(endpoint, target)
             return web.Response(body=self._document, headers=_form_headers(passage))
-        presented = require_either(request.headers, target.query)
+        presented = signed_in or require_either(request.headers, target.query)
         passage.key_id = presented.key_id
         query = _read_query(endpoint, target)
         try:
-            caller = await self._callers.find(presented, passage.address)
+            caller = await self._find_caller(presented, passage)
             passage.key_id = caller.key_id
             raw, body = await self._read_body(endpoint, request)
             version = read_version(request.headers) if endpoint.conditional else None
@@ -116,6 +139,11 @@ class Management:
             raise _refuse_database(error, passage) from error
         headers = _form_headers(passage) | dict(outcome.headers)
         return web.Response(status=outcome.status, body=outcome.result.model_dump_json().encode(), headers=headers)
+
+    async def _find_caller(self, presented: PresentedCredential | PresentedText | Caller, passage: Passage) -> Caller:
+        if isinstance(presented, Caller):
+            return presented
+        return await self._callers.find(presented, passage.address)
 
     async def _perform(self, endpoint: Endpoint, call: Call, passage: Passage) -> Outcome:
         """What `keys` says no with, in the words of a refusal."""

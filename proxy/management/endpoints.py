@@ -125,3 +125,11 @@ _INDEX: Final = _index()
 def find_endpoints(path: str) -> tuple[Mapping[str, Endpoint], Mapping[str, str]] | None:
     """What a canonical path takes, by method, and its variables; None when there is nothing."""
     return _INDEX.find(path)
+
+
+_BY_NAME: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+
+
+def get_endpoint(name: str) -> Endpoint:
+    """Raises KeyError."""
+    return _BY_NAME[name]

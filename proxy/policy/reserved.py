@@ -16,6 +16,7 @@ MANAGEMENT: Final = tuple(
         ("/v1/api-keys", "/v1/api-keys/**", "/v1/owners", "/v1/owners/**", "/v1/scopes", "/v1/openapi.json"),
     )
 )
+CONSOLE: Final = tuple(map(parse_path_pattern, ("/settings", "/settings/**")))
 
 
 def is_reserved(path: str) -> bool:
@@ -23,6 +24,11 @@ def is_reserved(path: str) -> bool:
     return any(pattern.find(path) is not None for pattern in MANAGEMENT)
 
 
+def is_console(path: str) -> bool:
+    """Whether a canonical path is the settings page's."""
+    return any(pattern.find(path) is not None for pattern in CONSOLE)
+
+
 def lies_within(route: Pattern) -> bool:
     """Whether a route would serve nothing but what is ours. One that reaches further serves the rest."""
-    return any(contains(pattern, route) for pattern in MANAGEMENT)
+    return any(contains(pattern, route) for pattern in (*MANAGEMENT, *CONSOLE))

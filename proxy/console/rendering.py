@@ -1,0 +1,59 @@
+"""Templates filled in: values go in, HTML comes out, with everything escaped that is not a template's own.  [io]
+
+All templates are read once, at start, so that a fault in one of them shows there and no request waits for a disk.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from proxy.client_setups import CLIENTS, ClientSetup, form_environment, form_setup
+from proxy.console.assets import Assets
+from proxy.console.pages import group_scopes, judge_state, list_hints, list_resources, tell_moment, tell_span
+from proxy.policy.scopes import show
+
+ROOT: Final = "/settings/api-keys"
+
+
+class Renderer:
+    """One instance per process."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("proxy.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.globals.update(root=ROOT, asset=assets.locate, list_setups=list_setups)
+        self._environment.filters.update(
+            moment=tell_moment,
+            iso=_write_iso,
+            show=show,
+            hints=list_hints,
+            state=judge_state,
+            groups=group_scopes,
+            resources=list_resources,
+            span=tell_span,
+        )
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+
+    def render(self, template: str, **values: object) -> str:
+        """One whole page."""
+        return self._environment.get_template(template).render(values)
+
+
+def list_setups(base_url: str) -> list[ClientSetup]:
+    """What to paste where: the environment, then each client."""
+    environment = ClientSetup("environment", "Environment", (form_environment(base_url),))
+    return [environment, *(form_setup(name, base_url) for name in CLIENTS)]
+
+
+def _write_iso(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

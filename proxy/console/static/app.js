@@ -1,0 +1,124 @@
+// What every page does: times as the reader's own, copying, and talking to the server.
+
+const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const UNITS = [["year", 31536000], ["month", 2592000], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
+
+/** An answer that says no: `message` is for whoever reads the page. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? "The server answered in a way this page does not understand. Reload it, and try again.");
+    this.status = status;
+    this.code = problem.code ?? "";
+    this.faults = problem.faults ?? [];
+  }
+}
+
+/** Ask the management API as whoever is signed in. Throws Refused. */
+export async function ask(method, path, body, headers = {}) {
+  const sent = { Accept: "application/json", "X-CSRF-Token": csrf, ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  const answer = await send(`/settings/v1${path}`, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+  const said = await answer.json().catch(() => ({}));
+  if (answer.ok) return said;
+  if (answer.status === 401) tellEnded();
+  throw new Refused(answer.status, said);
+}
+
+/** fetch, whose failure is said in words. Throws Refused. */
+export async function send(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch {
+    throw new Refused(0, { detail: "The server cannot be reached. Check your connection, and try again." });
+  }
+}
+
+/** For ears: what happened, without moving the focus. */
+export function say(text) {
+  const place = document.getElementById("said");
+  place.textContent = "";
+  requestAnimationFrame(() => { place.textContent = text; });
+}
+
+/** For eyes and ears, at the top of the page: something went wrong. */
+export function alarm(text) {
+  const place = document.getElementById("alert");
+  place.replaceChildren(text ? make("p", { className: "notice bad" }, text) : "");
+  if (text) place.scrollIntoView({ block: "nearest" });
+}
+
+function tellEnded() {
+  const next = encodeURIComponent(location.pathname + location.search);
+  const link = make("a", { href: `/settings/sign-in?next=${next}` }, "Sign in again");
+  const words = make("p", { className: "notice warn" }, "Your sign-in has ended, and nothing was changed. ");
+  words.append(link);
+  document.getElementById("alert").replaceChildren(words);
+}
+
+/** An element with properties and children; text stays text. */
+export function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+/** Show text in the clipboard's place, or mark it for the reader's own hand. True: it was copied. */
+export async function copy(text, shown) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied");
+    return true;
+  } catch {
+    getSelection().selectAllChildren(shown);
+    say("The browser does not allow copying: the text is selected, press Control C or Command C");
+    return false;
+  }
+}
+
+function show(moment, style, now) {
+  const seconds = (moment - now) / 1000;
+  if (style === "ago" || style === "until") {
+    const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? [];
+    return unit ? relative.format(Math.trunc(seconds / size), unit) : style === "ago" ? "just now" : "in less than a minute";
+  }
+  return moment.toLocaleString(undefined, style === "full" ? { dateStyle: "medium", timeStyle: "medium" } : { dateStyle: "medium" });
+}
+
+/** Every <time> below `root`, in the reader's own zone; UTC stands in its title. */
+export function tellTimes(root = document) {
+  const now = new Date();
+  for (const time of root.querySelectorAll("time[data-style]")) time.textContent = show(new Date(time.dateTime), time.dataset.style, now);
+}
+
+/** Replace parts of this page by those of a freshly read one, which the server has escaped. */
+export async function refresh(url, ids) {
+  const answer = await send(url, { headers: { Accept: "text/html" }, cache: "no-store" });
+  if (answer.redirected) return tellEnded();
+  if (!answer.ok) throw new Refused(answer.status, {});
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const id of ids) {
+    const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
+    if (!old || !next) continue;
+    old.replaceWith(next);
+    begin(next);
+  }
+}
+
+/** What needs scripts appears once they run. */
+export function begin(root) {
+  tellTimes(root);
+  for (const element of root.querySelectorAll(".needs-script")) element.hidden = false;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const shown = button.parentElement.querySelector("pre, output");
+  const copied = await copy(shown.textContent, shown);
+  const word = button.textContent;
+  button.textContent = copied ? "Copied" : "Press Ctrl+C";
+  setTimeout(() => { button.textContent = word; }, 2000);
+});
+
+begin(document);

@@ -1,0 +1,33 @@
+// The list: searching as one types, without leaving the field.
+
+import { alarm, refresh, say } from "./app.js";
+
+const form = document.getElementById("filters");
+let waiting;
+
+async function search() {
+  const given = [...new FormData(form)].filter(([, value]) => value);
+  const url = given.length ? `${form.action}?${new URLSearchParams(given)}` : form.action;
+  try {
+    await refresh(url, ["results"]);
+    history.replaceState(null, "", url);
+    alarm("");
+    const found = document.querySelectorAll("#results tbody tr").length;
+    say(found ? `${found} keys shown` : "No key matches");
+  } catch (refused) {
+    alarm(refused.message);
+  }
+}
+
+if (form) {
+  form.querySelector("button").hidden = true;
+  form.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(search, 200);
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(waiting);
+    search();
+  });
+}

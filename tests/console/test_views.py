@@ -1,0 +1,147 @@
+"""What the page answers to whom, by real sockets, on a real database."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from tests.console.visiting import CSRF, Visitor
+
+ROOT = "/settings/api-keys"
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{7+7}}'
+
+
+async def test_nobody_signed_in_is_sent_to_the_sign_in_and_back(visitor: Visitor) -> None:
+    answer = await visitor.send(f"{ROOT}?q=ci")
+    assert answer.status == 303
+    assert answer.headers["Location"] == "/settings/sign-in?next=%2Fsettings%2Fapi-keys%3Fq%3Dci"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_the_cookie_opens_the_api_of_the_page_only_with_the_word_of_its_own_pages(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access")
+    assert (await visitor.ask("/settings/v1/api-keys"))[0] == 401
+    await visitor.sign_in()
+    assert (await visitor.ask("/settings/v1/api-keys"))[0] == 403
+    assert (await visitor.ask("/settings/v1/api-keys", X_CSRF_Token="another"))[0] == 403
+    assert (await visitor.ask("/settings/v1/api-keys", X_CSRF_Token=CSRF))[0] == 200
+    assert (await visitor.ask("/v1/api-keys", X_CSRF_Token=CSRF))[0] == 401
+
+
+async def test_a_page_of_another_origin_is_refused_and_our_own_is_not(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access")
+    await visitor.sign_in()
+    wanted = {"name": "ci", "preset": "read-only"}
+    for origin in ("https://evil.example", "null", f"{visitor.url}0"):
+        status, text = await visitor.ask("/settings/v1/api-keys", "POST", wanted, X_CSRF_Token=CSRF, Origin=origin)
+        assert (status, "origin_not_allowed" in text) == (403, True)
+    status, _ = await visitor.ask("/settings/v1/api-keys", "POST", wanted, X_CSRF_Token=CSRF, Origin=visitor.url)
+    assert status == 201
+
+
+async def test_no_page_may_be_kept_framed_or_given_anything_of_others(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access")
+    await visitor.sign_in()
+    for path in (ROOT, f"{ROOT}/connect", "/settings/nothing"):
+        headers = (await visitor.send(path)).headers
+        assert headers["Cache-Control"] == "no-store"
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+async def test_files_are_kept_for_ever_and_named_by_what_they_hold(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access")
+    await visitor.sign_in()
+    _, text = await visitor.ask(ROOT)
+    names = re.findall(r'(?:href|src)="(/settings/static/[^"]+)"', text)
+    assert {name.rpartition(".")[2] for name in names} == {"css", "js", "svg"}
+    for name in names:
+        answer = await visitor.send(name)
+        assert answer.status == 200
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert (await visitor.send(name, "POST")).status == 405
+    assert (await visitor.send("/settings/static/0000000000000000/app.js")).status == 404
+
+
+async def test_hostile_names_and_scopes_are_text(visitor: Visitor) -> None:
+    key = await visitor.stage.mint(scopes=(f"workflow:run:{HOSTILE}",), name=HOSTILE)
+    await visitor.stage.mint("full-access", owner=HOSTILE)
+    for subject in ("ada", HOSTILE):
+        await visitor.sign_in(subject)
+        _, text = await visitor.ask(ROOT)
+        assert "<script>alert" not in text
+        assert "<img" not in text
+        assert "{{7+7}}" in text
+    await visitor.sign_in()
+    _, text = await visitor.ask(ROOT)
+    assert key.summary.id in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    _, text = await visitor.ask(f"{ROOT}?q=%22%3E%3Cscript%3E")
+    assert 'value="&#34;&gt;&lt;script&gt;"' in text
+
+
+async def test_owners_see_their_own_keys_and_admins_the_tenants(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access", owner="ada", name="hers", tier="enterprise")
+    await visitor.stage.mint("read-only", owner="bob", name="his")
+    await visitor.sign_in("bob")
+    _, text = await visitor.ask(ROOT)
+    assert ">his<" in text
+    assert ">hers<" not in text
+    await visitor.sign_in("ada", role="aegis:admin")
+    _, text = await visitor.ask(ROOT)
+    assert ">his<" in text
+    assert "Owner: bob" in text
+
+
+async def test_a_key_that_may_not_list_is_told_which_right_it_lacks(visitor: Visitor) -> None:
+    key = await visitor.stage.mint(scopes=("key:create",))
+    await visitor.sign_in_by_key(key.summary.id)
+    status, text = await visitor.ask(ROOT)
+    assert status == 403
+    assert "key:list" in text
+
+
+async def test_search_filters_and_pages(visitor: Visitor) -> None:
+    for number in range(51):
+        await visitor.stage.mint("read-only", name=f"worker {number:02}", lifetime=timedelta(days=90))
+    await visitor.sign_in()
+    _, text = await visitor.ask(ROOT)
+    assert text.count('class="name"') == 50
+    (older,) = re.findall(r'href="([^"]+)" rel="next"', text)
+    _, text = await visitor.ask(older.replace("&amp;", "&"))
+    assert text.count('class="name"') == 1
+    assert "worker 00" in text
+    _, text = await visitor.ask(f"{ROOT}?q=WORKER+17&status=active&preset=")
+    assert re.findall(r'class="name"[^>]*>(.*?)</a>', text) == ["worker 17"]
+    _, text = await visitor.ask(f"{ROOT}?status=revoked")
+    assert "Nothing found" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(f"{ROOT}?cursor=x", 422), (f"{ROOT}?status=gone", 422), (f"{ROOT}?q=a&q=b", 400), (f"{ROOT}/a/b", 404)],
+)
+async def test_what_makes_no_sense_is_refused_as_a_page(path: str, status: int, visitor: Visitor) -> None:
+    await visitor.stage.mint("read-only")
+    await visitor.sign_in()
+    answer = await visitor.send(path)
+    assert (answer.status, answer.content_type) == (status, "text/html")
+
+
+async def test_pages_are_only_read(visitor: Visitor) -> None:
+    await visitor.stage.mint("read-only")
+    await visitor.sign_in()
+    answer = await visitor.send(ROOT, "POST", {})
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+
+
+async def test_the_way_in_leads_to_the_keys(visitor: Visitor) -> None:
+    answer = await visitor.send("/settings")
+    assert (answer.status, answer.headers["Location"]) == (303, ROOT)
