@@ -45,7 +45,7 @@ class _Row:
     """What is the same each time, and what is counted."""
 
     action: str
-    key_id: KeyId
+    key_id: KeyId | None
     said: Mapping[str, object]
     owner_id: OwnerId | None = None
     request_id: str = ""
@@ -80,16 +80,17 @@ class Audit:
         self._count_dropped = count_dropped
         self._dropped = 0
         self._rows: dict[tuple[object, ...], _Row] = {}
-        self._rows_of: Counter[str | tuple[str, KeyId]] = Counter()  # an action, and a key in it
-        self._beyond: dict[tuple[str, KeyId], _Row] = {}
+        self._rows_of: Counter[str | tuple[str, KeyId | None]] = Counter()  # an action, and a key in it
+        self._beyond: dict[tuple[str, KeyId | None], _Row] = {}
         flushing = Flushing(
             database, self._take, write=WRITE, instance=instance, subject="audit", flush_seconds=flush_seconds,
             write_seconds=write_seconds,
         )  # fmt: skip
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
 
-    def note_denial(self, key_id: KeyId, owner_id: OwnerId, denial: DeniedError, request_id: str) -> None:
-        """Remember it until the next flush; waits for nothing. `denial.data`: what `explanations.form_denial` made."""
+    def note_denial(self, key_id: KeyId | None, owner_id: OwnerId, denial: DeniedError, request_id: str) -> None:
+        """Remember it until the next flush; waits for nothing. `denial.data`: what `explanations.form_denial` made.
+        `key_id` None: of whoever signed in without one."""
         why = show(denial.detail, MAX_WHY)  # names what was asked for, and all that is missing
         subject = (denial.reason, (denial.data or {}).get("rule"), why)
         self._note(DENIED, key_id, subject, lambda: _form_said(denial, why), owner_id, request_id)
@@ -106,8 +107,8 @@ class Audit:
         self._note(action, key_id, tuple(shown.items()), lambda: shown, owner_id, request_id)
 
     def _note(
-        self, action: str, key_id: KeyId, subject: tuple[object, ...], form_said: Callable[[], Mapping[str, object]],
-        owner_id: OwnerId | None, request_id: str,
+        self, action: str, key_id: KeyId | None, subject: tuple[object, ...],
+        form_said: Callable[[], Mapping[str, object]], owner_id: OwnerId | None, request_id: str,
     ) -> None:  # fmt: skip
         """Count it in its row. `subject`: what the same has in common, beside action and key."""
         row = self._rows.get((action, key_id, *subject))
@@ -119,7 +120,7 @@ class Audit:
         row.count += 1
         row.owner_id, row.request_id, row.last_at = owner_id, request_id, self._clock.wall()
 
-    def _find_beyond(self, action: str, key_id: KeyId) -> _Row:
+    def _find_beyond(self, action: str, key_id: KeyId | None) -> _Row:
         """The row that only counts what else of this kind there is about the key. The oldest such row gives way."""
         row = self._beyond.get((action, key_id))
         if row is None:

@@ -87,9 +87,11 @@ TABLE: dict[Reason, Row] = {
     Reason.NOT_A_DESCENDANT: Row(403, "Not made by this key"),
     Reason.NOT_THE_OWNER: Row(403, "Another owner's key"),
     Reason.TOO_MANY_GENERATIONS: Row(403, "Too many generations of keys"),
+    Reason.ROLE_MISSING: Row(403, "For admins of the tenant"),
     Reason.OWNER_UNKNOWN: Row(403, "Account unknown"),
     Reason.TENANT_MISMATCH: Row(403, "Account of another tenant"),
     Reason.KEY_NOT_FOUND: Row(404, "API key not found"),
+    Reason.OWNER_NOT_FOUND: Row(404, "Owner not found"),
     Reason.KEY_CONFLICT: Row(409, "Contradicts what is stored"),
     Reason.KEY_CHANGED: Row(412, "Changed since it was read"),
     # No challenge: another credential is not what is asked for, and editors start OAuth on `insufficient_scope`.

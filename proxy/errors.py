@@ -73,9 +73,11 @@ class Reason(StrEnum):
     NOT_A_DESCENDANT = "not_a_descendant"
     NOT_THE_OWNER = "not_the_owner"
     TOO_MANY_GENERATIONS = "too_many_generations"
+    ROLE_MISSING = "role_missing"
     OWNER_UNKNOWN = "owner_unknown"  # signed in elsewhere, and not known here
     TENANT_MISMATCH = "tenant_mismatch"
     KEY_NOT_FOUND = "key_not_found"  # or another's: never told apart
+    OWNER_NOT_FOUND = "owner_not_found"
     KEY_CONFLICT = "key_conflict"  # with what is stored: a name taken, a key that has ended
     KEY_CHANGED = "key_changed"  # since the caller read it
     # what the constraints of keys let in

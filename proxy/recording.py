@@ -166,13 +166,13 @@ class Recorder:
         """Someone was let manage keys, resting on these scopes; or was denied it for want of them."""
         rule = f"{MANAGEMENT}/{passage.endpoint}"
         passage.decision = {"rule": rule}
+        if denial is not None:
+            self._audit.note_denial(caller.key_id, caller.owner.id, denial, passage.request_id)
         if caller.key_id is None or caller.secret_version is None:
-            return
+            return  # whoever signed in has no key to be counted for
         self._usage.count(caller.key_id, rule, tuple(scopes), allowed=denial is None)
         if denial is None:
             self._note_use(passage, caller.key_id, caller.secret_version, rule)
-        else:
-            self._audit.note_denial(caller.key_id, caller.owner.id, denial, passage.request_id)
 
     def _compare(self, passage: Passage, principal: Principal, *, allowed: bool) -> None:
         """Hear the candidate, too. Whatever goes wrong with it is its own fault, and said."""

@@ -103,6 +103,27 @@ def hash_session_id(session_id: str) -> bytes:
     return hashlib.sha256(session_id.encode()).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class HeldSession:
+    """A session as lists show it: never its id, which opens it."""
+
+    upstream: str
+    protocol_version: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    secret_version: int
+
+
+async def read_sessions(database: Database, key_id: str, limit: int) -> list[HeldSession]:
+    """What a key holds upstream, the newest first. Raises DatabaseError."""
+    rows = await database.fetch(
+        "SELECT upstream, protocol_version, created_at, last_seen_at, secret_version FROM mcp_sessions"
+        " WHERE key_id = $1 ORDER BY created_at DESC, session_hash LIMIT $2",
+        key_id, limit,
+    )  # fmt: skip
+    return [HeldSession(**row) for row in rows]
+
+
 class SessionStore:
     """The table `mcp_sessions`. `timer`: boot time, for the small memory of owners."""
 

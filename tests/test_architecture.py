@@ -105,6 +105,8 @@ TESTED_BY = {
     "management/callers.py": "tests/management/test_dispatch.py",
     "management/endpoints.py": "tests/management/test_openapi.py",
     "management/models.py": "tests/management/test_operations.py",
+    "management/shown.py": "tests/management/test_operations.py",
+    "keys/explaining.py": "tests/management/test_looking.py",
     "policy/reserved.py": "tests/policy/test_faults.py",
     "cli/policy_diff.py": "tests/cli/test_policy_tools.py",
     "live_policy.py": "tests/journeys/test_policy_edits.py",

@@ -98,6 +98,7 @@ def test_only_a_known_fault_of_the_caller_says_401_or_403(reason: Reason) -> Non
                 "not_",
                 "too_many_generations",
                 "tenant_",
+                "role_",
             )
         )
     if status == 401:

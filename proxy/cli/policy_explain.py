@@ -6,8 +6,8 @@ import asyncio
 import json as json_text
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +17,13 @@ from proxy.cli.context import ConfigOption, JsonOption, open_database, read_sett
 from proxy.cli.key_options import NOT_FOUND, read_id
 from proxy.cli.output import print_json, print_lines, quote, say, say_error
 from proxy.identity import KeyId, Owner, OwnerId
+from proxy.keys.explaining import find_key_fault, form_explanation, list_losses
 from proxy.keys.record import KeyRecord
 from proxy.keys.store import KeyStore
 from proxy.policy import Denied, Policy, load_policy
 from proxy.policy.explanations import Explanation, explain
-from proxy.policy.questions import Question
-from proxy.policy.scopes import EVERYTHING, covers
+from proxy.policy.questions import Question, find_message_target
+from proxy.policy.scopes import EVERYTHING
 from proxy.settings import Settings
 
 DENIED = 4
@@ -93,9 +94,9 @@ def explain_policy(
         owner = Owner(OwnerId("asked"), tenant, "asked", subject, _check_tier(loaded, tier))
         asker = _form_asker(loaded, _find_scopes(loaded, whose, holder), owner)
     explanation = explain(loaded, question, asker.grants, asker.owner)
-    losses = [*_find_losses(explanation, asker)]
+    losses = list_losses(explanation, asker.record, asker.fault)
     if json:
-        print_json({**explanation.form(), **_form_fault(asker.fault), "lost": losses})
+        print_json(form_explanation(explanation, asker.fault, losses))
     else:
         _print_verdict(explanation, asker.fault)
         _say_reasons(explanation, asker, losses)
@@ -131,10 +132,10 @@ def _form_message(what: str, name: str, rpc: str | None, fields: Mapping[str, An
 
 
 def _find_target(policy: Policy, route_id: str | None) -> str:
-    routes = [route for route in policy.routes if route.protocol != "http" and route_id in (None, route.id)]
-    if not routes:
+    target = find_message_target(policy, route_id)
+    if target is None:
         raise typer.BadParameter("there is no such route for messages: ask by --path, or name one with --route")
-    return routes[0].messages or routes[0].path
+    return target
 
 
 def _read_fields(whole: str | None, single: Iterable[str]) -> dict[str, Any]:
@@ -200,41 +201,10 @@ def _find_asker(settings: Settings, policy: Policy, key_id: str) -> Asker:
         say_error(f"There is no key {key_id}. See: aegis-proxy keys list")
         raise typer.Exit(NOT_FOUND)
     grants = policy.effective_scopes(record.scopes, (one.scopes for one in record.ancestors), record.owner.tier)
-    return Asker(grants, record.owner, record.scopes, record, _find_fault(record, time.time()))
-
-
-def _find_fault(record: KeyRecord, now: float) -> str | None:
-    """That the key may not be used, with the ancestor that is to blame if the key itself is not."""
-    reason = record.find_fault(now)
-    if reason is None:
-        return None
-    fault = f"the key may not be used at all: {reason}"
-    if replace(record, ancestors=()).find_fault(now) is not None:
-        return fault
-    blamed = next(one.id for one in record.ancestors if replace(record, ancestors=(one,)).find_fault(now) is not None)
-    return f"{fault}, through {blamed}, which it was made from"
-
-
-def _find_losses(explanation: Explanation, asker: Asker) -> Iterator[str]:
-    """Where a right that the key lacks is lost. What the tier takes is in the explanation already."""
-    decision, record = explanation.decision, asker.record
-    if asker.fault is not None:
-        yield asker.fault
-    if record is None or not isinstance(decision, Denied):
-        return
-    for scope in decision.missing:
-        if not covers(frozenset(record.scopes), scope):
-            yield f"{scope} is not among the key's own scopes"
-        for ancestor in record.ancestors:
-            if not covers(frozenset(ancestor.scopes), scope):
-                yield f"{scope} is not among those of {ancestor.id}, which it was made from"
+    return Asker(grants, record.owner, record.scopes, record, find_key_fault(record, time.time()))
 
 
 # What is told.
-
-
-def _form_fault(fault: str | None) -> dict[str, Any]:
-    return {} if fault is None else {"allowed": False, "why": fault}
 
 
 def _print_verdict(explanation: Explanation, fault: str | None) -> None:

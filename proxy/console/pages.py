@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller
-from proxy.management.models import GrantableScope, Key
+from proxy.management.shown import GrantableScope, Key
 from proxy.policy.scopes import EVERYTHING, covers
 
 Tone = Literal["good", "warn", "bad", "off", "ended"]

@@ -26,7 +26,7 @@ from proxy.errors import CredentialError, Reason, Refusal, RequestError
 from proxy.headers import SERVER
 from proxy.keys.rights import ACTION_SCOPES, Caller
 from proxy.management.dispatch import Management
-from proxy.management.models import Grantables, KeyPage
+from proxy.management.shown import Grantables, KeyPage
 from proxy.policy.reserved import is_console
 from proxy.policy.scopes import covers
 from proxy.recording import PLAIN, Passage

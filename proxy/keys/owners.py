@@ -31,6 +31,13 @@ SELECT o.id::text, o.subject, o.issuer, o.tenant_id AS tenant, o.tier, o.version
            AND (k.expires_at IS NULL OR k.expires_at > now())) AS active_keys
   FROM owners o
 """
+LIST = """
+ WHERE ($1::text IS NULL OR o.tenant_id = $1) AND ($2::text IS NULL OR o.subject = $2)
+   AND ($3::text IS NULL OR o.issuer = $3)
+   AND ($4::uuid IS NULL OR (o.tenant_id, o.subject, o.issuer) > (
+       SELECT a.tenant_id, a.subject, a.issuer FROM owners a WHERE a.id = $4))
+ ORDER BY o.tenant_id, o.subject, o.issuer LIMIT $5
+"""
 ADD = """
 INSERT INTO owners (tenant_id, issuer, subject, tier) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING id::text
 """
@@ -41,6 +48,9 @@ SET = {
     "disable": "UPDATE owners SET disabled_at = coalesce(disabled_at, now()) WHERE id = $1::uuid",
     "enable": "UPDATE owners SET disabled_at = NULL WHERE id = $1::uuid",
 }
+
+
+Change = Callable[[Connection, Caller, OwnerRecord], Awaitable[None]]
 
 
 class OwnerNotFoundError(ProxyError):
@@ -75,15 +85,16 @@ class Owners:
         )
 
     async def list(
-        self, *, tenant: str | None = None, subject: str | None = None, issuer: str | None = None
-    ) -> list[OwnerSummary]:
-        """Those that meet all that is given, by tenant and name."""
-        rows = await self._database.fetch(
-            SUMMARY + " WHERE ($1::text IS NULL OR o.tenant_id = $1) AND ($2::text IS NULL OR o.subject = $2)"
-            " AND ($3::text IS NULL OR o.issuer = $3) ORDER BY o.tenant_id, o.subject, o.issuer",
-            tenant, subject, issuer,
-        )  # fmt: skip
+        self, *, tenant: str | None = None, subject: str | None = None, issuer: str | None = None,
+        after: str | None = None, limit: int | None = None,
+    ) -> list[OwnerSummary]:  # fmt: skip
+        """Those that meet all that is given, by tenant and name. `after`: the id of one that they come behind."""
+        rows = await self._database.fetch(SUMMARY + LIST, tenant, subject, issuer, after, limit)
         return [_form_summary(row) for row in rows]
+
+    async def show(self, caller: Caller, owner_id: str, policy: Policy) -> OwnerSummary:
+        """One of those that the caller administers. Raises OwnerNotFoundError."""
+        return await self._change(caller, owner_id, policy)
 
     async def add(
         self, caller: Caller, policy: Policy, *, issuer: str, subject: str, tenant: str, tier: str
@@ -109,57 +120,75 @@ class Owners:
 
         return await self._database.transact(add)
 
+    async def update(
+        self, caller: Caller, owner_id: str, policy: Policy, *, tier: str | None = None, disabled: bool | None = None
+    ) -> OwnerSummary:
+        """Move an owner to a tier, disable or enable it, or both at once. None: as it is. Raises MintError,
+        OwnerNotFoundError."""
+        changes: list[Change] = []
+        if tier is not None:
+            check_tier(tier, policy)
+            changes.append(_form_move(tier, policy))
+        if disabled is not None:
+            changes.append(_form_switch(disabled, policy))
+        return await self._change(caller, owner_id, policy, *changes)
+
     async def set_tier(self, caller: Caller, owner_id: str, tier: str, policy: Policy) -> OwnerSummary:
         """Move an owner to a tier: all of its keys are narrowed or widened at once. Raises MintError."""
-        check_tier(tier, policy)
-
-        async def change(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
-            check_owner_change(admin, policy, record.owner, tier)
-            await connection.execute(SET["set_tier"], owner_id, tier)
-            if record.owner.tier != tier:
-                await _audit(connection, admin, "set_tier", owner_id, {"tier": record.owner.tier}, {"tier": tier})
-
-        return await self._change(caller, owner_id, policy, change)
+        return await self.update(caller, owner_id, policy, tier=tier)
 
     async def disable(self, caller: Caller, owner_id: str, policy: Policy) -> OwnerSummary:
         """Refuse all of an owner's keys, and the owner, until enabled."""
-        return await self._switch(caller, owner_id, policy, disabled=True)
+        return await self.update(caller, owner_id, policy, disabled=True)
 
     async def enable(self, caller: Caller, owner_id: str, policy: Policy) -> OwnerSummary:
         """Let an owner and its keys in again."""
-        return await self._switch(caller, owner_id, policy, disabled=False)
+        return await self.update(caller, owner_id, policy, disabled=False)
 
-    async def _switch(self, caller: Caller, owner_id: str, policy: Policy, *, disabled: bool) -> OwnerSummary:
-        async def change(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
-            word = "disable" if disabled else "enable"
-            if not disabled:
-                check_owner_change(admin, policy, record.owner)
-            await connection.execute(SET[word], owner_id)
-            if record.disabled != disabled:
-                await _audit(connection, admin, word, owner_id, {"disabled": record.disabled}, {"disabled": disabled})
-
-        return await self._change(caller, owner_id, policy, change)
-
-    async def _change(
-        self,
-        caller: Caller,
-        owner_id: str,
-        policy: Policy,
-        change: Callable[[Connection, Caller, OwnerRecord], Awaitable[None]],
-    ) -> OwnerSummary:
+    async def _change(self, caller: Caller, owner_id: str, policy: Policy, *changes: Change) -> OwnerSummary:
         found_id = _parse_id(owner_id)
 
         async def work(connection: Connection) -> OwnerSummary:
             await connection.execute(DURABLY)
             await connection.fetch(HOLD, [found_id, caller.owner.id or found_id])
             admin, _ = await renew(connection, caller, policy)
-            record = await find_owner(connection, found_id)
-            if record is None or not may_administer(admin, record.owner):
-                raise OwnerNotFoundError("there is no such owner")
-            await change(connection, admin, record)
+            for change in changes:
+                await change(connection, admin, await _get_administered(connection, admin, found_id))
+            await _get_administered(connection, admin, found_id)
             return await _get_summary(connection, found_id)
 
         return await self._database.transact(work)
+
+
+async def _get_administered(connection: Connection, admin: Caller, owner_id: OwnerId) -> OwnerRecord:
+    record = await find_owner(connection, owner_id)
+    if record is None or not may_administer(admin, record.owner):
+        raise OwnerNotFoundError("there is no such owner")
+    return record
+
+
+def _form_move(tier: str, policy: Policy) -> Change:
+    async def move(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
+        check_owner_change(admin, policy, record.owner, tier)
+        await connection.execute(SET["set_tier"], record.owner.id, tier)
+        if record.owner.tier != tier:
+            await _audit(connection, admin, "set_tier", record.owner.id, {"tier": record.owner.tier}, {"tier": tier})
+
+    return move
+
+
+def _form_switch(disabled: bool, policy: Policy) -> Change:
+    async def switch(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
+        word = "disable" if disabled else "enable"
+        if not disabled:
+            check_owner_change(admin, policy, record.owner)
+        await connection.execute(SET[word], record.owner.id)
+        if record.disabled != disabled:
+            await _audit(
+                connection, admin, word, record.owner.id, {"disabled": record.disabled}, {"disabled": disabled}
+            )
+
+    return switch
 
 
 def _parse_id(text: str) -> OwnerId:

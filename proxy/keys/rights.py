@@ -40,6 +40,7 @@ RightsCode = Literal[
     "not_a_descendant",
     "not_the_owner",
     "too_many_generations",
+    "role_missing",  # the tenant's admin's, to administer its owners
 ]
 
 
@@ -293,6 +294,12 @@ def check_owner_change(caller: Caller, policy: Policy, owner: Owner, tier: str |
     if missing:
         text = ", ".join(missing)
         raise RightsError("rights_exceeded", f"that tier can do more than {caller.name}: {text}", missing)
+
+
+def check_administers(caller: Caller, tenant_id: str) -> None:
+    """Raises RightsError unless the caller administers the owners of this tenant."""
+    if not may_administer(caller, Owner(OwnerId(""), tenant_id, "", "", "")):
+        raise RightsError("role_missing", f"this takes the role {ADMIN_ROLE}, signed in at the identity provider")
 
 
 def may_administer(caller: Caller, owner: Owner) -> bool:

@@ -14,16 +14,16 @@ from pydantic import BaseModel
 
 from proxy.keys.rights import Caller
 from proxy.management.idempotency import Once
-from proxy.management.models import Key, NewKey
 from proxy.management.operations import Operations
+from proxy.management.shown import Key, NewKey
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked for, of the shape that the endpoint takes. `key_id`: from the path."""
+    """What was asked for, of the shape that the endpoint takes. `subject`: the id in the path."""
 
     caller: Caller
-    key_id: str
+    subject: str
     query: Any
     body: Any
     version: int | None = None
@@ -52,31 +52,63 @@ async def _create(operations: Operations, call: Call) -> Outcome:
 
 
 async def _show(operations: Operations, call: Call) -> Outcome:
-    return _show_key(await operations.show_key(call.caller, call.key_id))
+    return _show_key(await operations.show_key(call.caller, call.subject))
 
 
 async def _update(operations: Operations, call: Call) -> Outcome:
-    return _show_key(await operations.update_key(call.caller, call.key_id, call.body, call.version))
+    return _show_key(await operations.update_key(call.caller, call.subject, call.body, call.version))
 
 
 async def _disable(operations: Operations, call: Call) -> Outcome:
-    return _show_key(await operations.disable_key(call.caller, call.key_id))
+    return _show_key(await operations.disable_key(call.caller, call.subject))
 
 
 async def _enable(operations: Operations, call: Call) -> Outcome:
-    return _show_key(await operations.enable_key(call.caller, call.key_id))
+    return _show_key(await operations.enable_key(call.caller, call.subject))
 
 
 async def _rotate(operations: Operations, call: Call) -> Outcome:
-    return _show_key(await operations.rotate_key(call.caller, call.key_id, call.body, call.once), call.once)
+    return _show_key(await operations.rotate_key(call.caller, call.subject, call.body, call.once), call.once)
 
 
 async def _revoke(operations: Operations, call: Call) -> Outcome:
-    return Outcome(await operations.revoke_key(call.caller, call.key_id, call.query.reason))
+    return Outcome(await operations.revoke_key(call.caller, call.subject, call.query.reason))
 
 
 async def _validate(operations: Operations, call: Call) -> Outcome:
     return Outcome(await operations.validate_key(call.caller))
+
+
+async def _list_sessions(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.list_sessions(call.caller, call.subject))
+
+
+async def _list_events(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.list_events(call.caller, call.subject, call.query))
+
+
+async def _show_usage(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.read_usage(call.caller, call.subject, call.query.days))
+
+
+async def _explain(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.explain_key(call.caller, call.subject, call.body))
+
+
+async def _list_owners(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.list_owners(call.caller, call.query))
+
+
+async def _add_owner(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.add_owner(call.caller, call.body), 201)
+
+
+async def _show_owner(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.show_owner(call.caller, call.subject))
+
+
+async def _update_owner(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.update_owner(call.caller, call.subject, call.body))
 
 
 async def _list_scopes(operations: Operations, call: Call) -> Outcome:
@@ -101,5 +133,13 @@ ANSWERS: Final[Mapping[str, Answer]] = {
     "rotate_api_key": _rotate,
     "revoke_api_key": _revoke,
     "validate_api_key": _validate,
+    "list_api_key_sessions": _list_sessions,
+    "list_api_key_events": _list_events,
+    "show_api_key_usage": _show_usage,
+    "explain_api_key": _explain,
+    "list_owners": _list_owners,
+    "add_owner": _add_owner,
+    "show_owner": _show_owner,
+    "update_owner": _update_owner,
     "list_scopes": _list_scopes,
 }

@@ -25,6 +25,7 @@ from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, U
 from proxy.headers import SAFETY, SERVER
 from proxy.keys.changes import KeyNotFoundError, KeyVersionError
 from proxy.keys.minting import MintError
+from proxy.keys.owners import OwnerNotFoundError
 from proxy.keys.rights import Caller, CallerError, RightsError
 from proxy.keys.store import KeyConflictError
 from proxy.logs import get_logger
@@ -33,6 +34,7 @@ from proxy.management.callers import Callers
 from proxy.management.endpoints import Endpoint, find_endpoints, get_endpoint
 from proxy.management.faults import (
     find_no_key,
+    find_no_owner,
     refuse_caller,
     refuse_conflict,
     refuse_cursor,
@@ -47,7 +49,7 @@ from proxy.management.paging import CursorError
 from proxy.management.preconditions import read_version, read_word
 from proxy.messages import MAX_DEPTH, decode_json
 from proxy.policy.reserved import is_reserved
-from proxy.recording import Passage, Recorder
+from proxy.recording import MANAGEMENT, Passage, Recorder
 from proxy.request_body import BodyLimits, read_body
 
 log = get_logger("management")
@@ -150,7 +152,7 @@ class Management:
         try:
             outcome = await ANSWERS[endpoint.name](self._operations, call)
         except RightsError as error:
-            denial = refuse_rights(error)
+            denial = refuse_rights(error, f"{MANAGEMENT}/{endpoint.name}")
             self._recorder.note_management(passage, call.caller, error.missing, denial)
             raise denial from error
         except CallerError as error:
@@ -161,6 +163,8 @@ class Management:
             raise refuse_cursor() from error
         except OtherRequestError as error:
             raise refuse_input([("Idempotency-Key", str(error))]) from error
+        except OwnerNotFoundError as error:
+            raise find_no_owner() from error
         except KeyNotFoundError as error:
             raise find_no_key() from error
         except KeyVersionError as error:

@@ -15,19 +15,32 @@ from pydantic import BaseModel
 from proxy.errors import Reason
 from proxy.keys.rights import ACTION_SCOPES, Action
 from proxy.management.models import (
+    AskedRequest,
+    KeyPatch,
+    KeyQuery,
+    Nothing,
+    OwnerPatch,
+    PageQuery,
+    RevocationQuery,
+    UsageQuery,
+    WantedKey,
+    WantedOwner,
+    WantedRotation,
+)
+from proxy.management.shown import (
+    EventPage,
+    Explained,
     Grantables,
     Key,
     KeyPage,
-    KeyPatch,
-    KeyQuery,
     NewKey,
-    Nothing,
+    Owner,
+    OwnerPage,
     Revocation,
-    RevocationQuery,
     RotatedKey,
+    SessionList,
+    Usage,
     Validation,
-    WantedKey,
-    WantedRotation,
 )
 from proxy.policy.patterns import PatternIndex, parse_path_pattern
 
@@ -103,6 +116,38 @@ ENDPOINTS: Final = (
     Endpoint(
         "validate_api_key", "POST", "/v1/api-keys/validate", "What the key that is presented says of its owner.",
         {200: (Validation,)}, asker="key",
+    ),
+    Endpoint(
+        "list_api_key_sessions", "GET", "/v1/api-keys/{id}/sessions", "The MCP sessions that a key holds upstream.",
+        {200: (SessionList,)}, "read", refusals=(Reason.KEY_NOT_FOUND,),
+    ),
+    Endpoint(
+        "list_api_key_events", "GET", "/v1/api-keys/{id}/audit", "What was done to a key, and what it was denied.",
+        {200: (EventPage,)}, "read", query=PageQuery, refusals=(Reason.KEY_NOT_FOUND,),
+    ),
+    Endpoint(
+        "show_api_key_usage", "GET", "/v1/api-keys/{id}/usage", "What a key did, by day and by rule.",
+        {200: (Usage,)}, "read", query=UsageQuery, refusals=(Reason.KEY_NOT_FOUND,),
+    ),
+    Endpoint(
+        "explain_api_key", "POST", "/v1/api-keys/{id}/explain", "Whether a key could do something now, and why.",
+        {200: (Explained,)}, "read", body=AskedRequest, refusals=(Reason.KEY_NOT_FOUND,), verbatim=True,
+    ),
+    Endpoint(
+        "list_owners", "GET", "/v1/owners", "The owners of the admin's tenant, by name.", {200: (OwnerPage,)},
+        asker="admin", query=PageQuery,
+    ),
+    Endpoint(
+        "add_owner", "POST", "/v1/owners", "An owner in the admin's tenant.", {201: (Owner,)}, asker="admin",
+        body=WantedOwner, refusals=(Reason.RIGHTS_EXCEEDED, Reason.KEY_CONFLICT),
+    ),
+    Endpoint(
+        "show_owner", "GET", "/v1/owners/{id}", "One owner.", {200: (Owner,)}, asker="admin",
+        refusals=(Reason.OWNER_NOT_FOUND,),
+    ),
+    Endpoint(
+        "update_owner", "PATCH", "/v1/owners/{id}", "Move an owner to a tier, disable or enable it.", {200: (Owner,)},
+        asker="admin", body=OwnerPatch, refusals=(Reason.RIGHTS_EXCEEDED, Reason.OWNER_NOT_FOUND),
     ),
     Endpoint(
         "list_scopes", "GET", "/v1/scopes", "What the caller may give to a key, and why not the rest.",

@@ -24,6 +24,7 @@ RIGHTS: Final[Mapping[str, Reason]] = {
     "not_a_descendant": Reason.NOT_A_DESCENDANT,
     "not_the_owner": Reason.NOT_THE_OWNER,
     "too_many_generations": Reason.TOO_MANY_GENERATIONS,
+    "role_missing": Reason.ROLE_MISSING,
 }
 FOREIGN: Final[Mapping[str, Reason]] = {
     CallerError.UNKNOWN_OWNER: Reason.OWNER_UNKNOWN,
@@ -31,9 +32,9 @@ FOREIGN: Final[Mapping[str, Reason]] = {
 }
 
 
-def refuse_rights(error: RightsError) -> DeniedError:
-    """Understood, and not the caller's to do."""
-    return DeniedError(RIGHTS[error.code], f"{error.detail}.", data={"missing": list(error.missing)})
+def refuse_rights(error: RightsError, rule: str) -> DeniedError:
+    """Understood, and not the caller's to do. `rule`: what was asked for, as denials name it."""
+    return DeniedError(RIGHTS[error.code], f"{error.detail}.", data={"rule": rule, "missing": list(error.missing)})
 
 
 def refuse_caller(error: CallerError) -> Refusal:
@@ -71,6 +72,11 @@ def refuse_conflict(detail: str) -> RequestError:
 def refuse_stale() -> RequestError:
     """It has changed since the caller read it."""
     return RequestError(Reason.KEY_CHANGED, "The key has changed since it was read: read it again.")
+
+
+def find_no_owner() -> RequestError:
+    """The same of owners."""
+    return RequestError(Reason.OWNER_NOT_FOUND, "There is no such owner.")
 
 
 def find_no_key() -> RequestError:

@@ -1,4 +1,4 @@
-"""What goes into the management API and what comes out; the OpenAPI document follows from it.  [pure]
+"""What goes into the management API; the OpenAPI document follows from it.  [pure]
 
 In goes plain JSON, out come frozen values, or pydantic's faults. Only shape is judged here, strictly: unknown members
 are refused. What a scope or a preset is, the policy knows.
@@ -30,7 +30,6 @@ MAX_SCOPES: Final = 256  # of one key: every verification reads them, and every 
 MAX_TEXT: Final = 255
 MAX_CURSOR: Final = 200
 MAX_DAYS: Final = 400  # as long as usage is kept
-KeyStatus = Literal["active", "disabled", "revoked", "expired", "owner_disabled", "constraints_unreadable"]
 WantedStatus = Literal["active", "disabled", "revoked", "expired"]
 Expiry = Literal["7d", "30d", "90d", "1y", "never"]
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -67,13 +66,6 @@ Cursor = Annotated[str, Field(min_length=1, max_length=MAX_CURSOR, description="
 
 class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-# In
 
 
 class Nothing(_Input):
@@ -161,7 +153,7 @@ class OwnerPatch(_Input):
     disabled: bool | None = None
 
 
-# In, by query
+# By query
 
 
 class KeyQuery(_Input):
@@ -197,156 +189,3 @@ class RevocationQuery(_Input):
     """Why, for the audit."""
 
     reason: Text | None = None
-
-
-# Out
-
-
-class LastUse(_Output):
-    """The last time a key was let in; `count`: how often ever."""
-
-    at: datetime
-    address: str | None
-    user_agent: str | None
-    tool: str = Field(description="What it named: a tool, a method, a route or an operation.")
-    count: int
-
-
-class LastRefusal(_Output):
-    """The last time a key was refused."""
-
-    at: datetime
-    reason: str
-
-
-class Key(_Output):
-    """A key as everybody may see it who may see it at all: never any part of a secret."""
-
-    id: str
-    name: str
-    owner: str = Field(description="The owner's subject.")
-    issuer: str
-    tenant_id: str
-    tier: str
-    preset: str | None
-    scopes: tuple[str, ...]
-    status: KeyStatus
-    expires_at: datetime | None
-    created_at: datetime
-    created_by: str
-    parent_id: str | None
-    constraints: dict[str, Any]
-    version: int
-    old_secret_until: datetime | None
-    revoked_at: datetime | None
-    revoked_by: str | None
-    revoked_reason: str | None
-    last_used_at: datetime | None
-    last_used: LastUse | None
-    last_refused: LastRefusal | None
-    old_secret_last_used_at: datetime | None
-
-
-class KeyPage(_Output):
-    """`next_cursor`: null when there are no more."""
-
-    api_keys: tuple[Key, ...]
-    next_cursor: str | None
-
-
-class NewKey(Key):
-    """A key with its token, for the one sight of it."""
-
-    key: str = Field(repr=False, description="The token. It is not stored, and never shown again.")
-
-
-class RotatedKey(NewKey):
-    """A key with its new token. `descendants_revoked`: of a compromised one."""
-
-    descendants_revoked: int
-
-
-class Confirmation(_Output):
-    """One instance's word. `milliseconds` after the revocation; null until it confirmed."""
-
-    instance: str
-    state: Literal["confirmed", "unconfirmed", "fenced"]
-    milliseconds: float | None
-    streams: int
-    calls: int
-
-
-class Revocation(_Output):
-    """What became of a revocation on every instance: what it ended there, and whether the instance said so."""
-
-    message: str
-    confirmed: bool
-    milliseconds: float | None
-    instances: tuple[Confirmation, ...]
-    streams: int
-    calls: int
-    api_key: Key
-
-
-class Validation(_Output):
-    """What a valid key says of its owner. `scopes`: what it can do now, its maker's and its tier's limits applied."""
-
-    user_id: str
-    tenant_id: str
-    aegis_role: str | None
-    scopes: tuple[str, ...]
-    zaru_tier: str
-    key_id: str
-    name: str
-    expires_at: datetime | None
-
-
-class GrantableScope(_Output):
-    """A scope of the catalogue. `selectors`: what of it may be given where not all of it may."""
-
-    scope: str
-    title: str
-    selector: str | None
-    may: bool
-    why_not: str | None
-    selectors: tuple[str, ...]
-
-
-class GrantablePreset(_Output):
-    """A preset may be given whole, or not at all."""
-
-    name: str
-    title: str
-    scopes: tuple[str, ...]
-    may: bool
-    why_not: str | None
-    missing: tuple[str, ...]
-
-
-class Grantables(_Output):
-    """What this caller may give to a key, and why not the rest."""
-
-    scopes: tuple[GrantableScope, ...]
-    presets: tuple[GrantablePreset, ...]
-    expiries: tuple[Expiry, ...]
-
-
-class Fault(_Output):
-    """What is wrong with one member."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """RFC 9457. `error` is `detail` once more, for the platform's clients; some codes have further members."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str
-    error: str
-    missing: tuple[str, ...] | None = Field(None, description="Scopes that would have been needed.")
-    faults: tuple[Fault, ...] | None = None

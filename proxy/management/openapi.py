@@ -17,8 +17,8 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from proxy.challenges import TABLE
 from proxy.errors import Reason
 from proxy.management.endpoints import Endpoint
-from proxy.management.models import Key, Problem
 from proxy.management.preconditions import IDEMPOTENCY_KEY, IF_MATCH
+from proxy.management.shown import Key, Problem
 
 REFERENCE: Final = "#/components/schemas/{model}"
 ANY_REQUEST: Final = (
@@ -32,8 +32,11 @@ ANY_CALLER: Final = (
     Reason.TOO_MANY_FAILURES,
 )  # fmt: skip
 ANY_BODY: Final = (Reason.MESSAGE_UNREADABLE, Reason.CONTENT_TYPE_UNSUPPORTED, Reason.INPUT_INVALID)
-ANY_ADMIN: Final = (Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH)
-KEY_ID: Final = {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"}
+ANY_TOKEN: Final = (Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH)
+IDS: Final = {
+    "api-keys": {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"},
+    "owners": {"type": "string", "format": "uuid"},
+}
 
 
 def form_document(endpoints: Sequence[Endpoint], version: str) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _form_operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _form_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": KEY_ID}
+        {"name": name, "in": "path", "required": True, "schema": IDS[endpoint.path.split("/")[2]]}
         for name in re.findall(r"\{(\w+)\}", endpoint.path)
     ]
     if endpoint.idempotent:
@@ -163,9 +166,9 @@ def _form_success(endpoint: Endpoint, models: Sequence[type[BaseModel]]) -> dict
 def _list_reasons(endpoint: Endpoint) -> Iterable[Reason]:
     yield from ANY_REQUEST
     if endpoint.asker != "nobody":
-        yield from ANY_CALLER
+        yield from (*ANY_CALLER, *ANY_TOKEN)
     if endpoint.asker == "admin":
-        yield from ANY_ADMIN
+        yield Reason.ROLE_MISSING
     if endpoint.body is not None:
         yield from ANY_BODY
     if endpoint.query is not None or endpoint.idempotent or endpoint.conditional:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from proxy.keys.record import Place
 
 _PLACE = re.compile(r"k(-?\d{1,18})\.([0-9A-Za-z]{12})", re.ASCII)
+_NUMBER = re.compile(r"e([1-9]\d{0,17})", re.ASCII)
+_OWNER = re.compile(r"o([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -35,6 +37,32 @@ def parse_key_cursor(text: str) -> Place:
         return Place(_EPOCH + int(match[1]) * _MICROSECOND, match[2])
     except OverflowError:
         raise CursorError("not a cursor of this list") from None
+
+
+def form_number_cursor(number: int) -> str:
+    """A page of events ended here."""
+    return _seal(f"e{number}")
+
+
+def parse_number_cursor(text: str) -> int:
+    """Raises CursorError."""
+    match = _NUMBER.fullmatch(_open(text))
+    if match is None:
+        raise CursorError("not a cursor of this list")
+    return int(match[1])
+
+
+def form_owner_cursor(owner_id: str) -> str:
+    """A page of owners ended here."""
+    return _seal(f"o{owner_id}")
+
+
+def parse_owner_cursor(text: str) -> str:
+    """Raises CursorError."""
+    match = _OWNER.fullmatch(_open(text))
+    if match is None:
+        raise CursorError("not a cursor of this list")
+    return match[1]
 
 
 def _seal(text: str) -> str:

@@ -35,6 +35,14 @@ class Answer:
     decision: Decision
 
 
+def find_message_target(policy: Policy, route_id: str | None = None) -> str | None:
+    """Where a JSON-RPC message would be sent: to this route, or to the first that takes any; None: to none."""
+    for route in policy.routes:
+        if route.protocol != "http" and route_id in (None, route.id):
+            return route.messages or route.path
+    return None
+
+
 def ask(policy: Policy, question: Question, grants: frozenset[str], owner: Owner) -> Answer:
     """What the policy says to a key with these effective scopes. Raises nothing: what cannot be judged is denied."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.console.pages import judge_state, list_hints, list_resources, tell_moment, tell_span
-from proxy.management.models import Key
+from proxy.management.shown import Key
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 

@@ -62,6 +62,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         (Reason.INPUT_INVALID, Reason.SCOPE_MISSING, Reason.RIGHTS_EXCEEDED, Reason.EXPIRY_EXCEEDED,
          Reason.CONSTRAINTS_EXCEEDED, Reason.NOT_A_DESCENDANT, Reason.NOT_THE_OWNER, Reason.TOO_MANY_GENERATIONS,
+         Reason.ROLE_MISSING, Reason.OWNER_NOT_FOUND,
          Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH, Reason.KEY_NOT_FOUND, Reason.KEY_CONFLICT, Reason.KEY_CHANGED),
         "tests/management/test_faults.py",
     ),

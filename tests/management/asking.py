@@ -10,7 +10,10 @@ import aiohttp
 import orjson
 from multidict import CIMultiDictProxy
 
+from proxy.keys.owners import Owners
+from proxy.keys.rights import form_operator
 from proxy.server import Proxy
+from tests.issuer import Issuer
 from tests.staging import Stage
 
 KEYS = "/v1/api-keys"
@@ -96,3 +99,13 @@ class Api:
         said = await self.ask("GET", KEYS, token, query=query)
         assert said.status == 200, said.body
         return [key["id"] for key in said.json["api_keys"]]
+
+
+async def add_owner(
+    stage: Stage, issuer: Issuer, subject: str = "ada", *, tier: str = "pro", tenant: str = "acme"
+) -> str:
+    """The id of an owner who signs in at this provider."""
+    added = await Owners(stage.database).add(
+        form_operator("test"), stage.policy, issuer=issuer.url, subject=subject, tenant=tenant, tier=tier
+    )
+    return added.id

@@ -9,8 +9,6 @@ import aiohttp
 import pytest
 
 from proxy.assertions import TYPE
-from proxy.keys.owners import Owners
-from proxy.keys.rights import form_operator
 from proxy.policy import Policy
 from proxy.provider_tokens import MAX_TOKEN_BYTES
 from proxy.server import Proxy
@@ -18,18 +16,12 @@ from proxy.settings import FailuresSettings
 from proxy.settings_management import IdentityProviderSettings
 from tests.canary_upstream import CanaryUpstream
 from tests.conftest import Ear
-from tests.issuer import AUDIENCE, Issuer, answer_with, encode, form_hmac_token, form_token, make_key, run_issuer
-from tests.management.asking import KEYS, Api
+from tests.issuer import AUDIENCE, Issuer, answer_with, encode, form_hmac_token, form_token, make_key
+from tests.management.asking import KEYS, Api, add_owner
 from tests.staging import Stage, Wire, get_mcp_url
 from tests.wire_scene import PING
 
 WANTED = {"name": "ci", "preset": "read-only"}
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    async with run_issuer() as issuer:
-        yield issuer
 
 
 @pytest.fixture
@@ -43,20 +35,6 @@ async def proxy(stage: Stage, issuer: Issuer, canary: CanaryUpstream) -> AsyncIt
     provider = IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)
     async with stage.proxy(canary.url, management={"identity_provider": provider}) as proxy:
         yield proxy
-
-
-@pytest.fixture
-def api(http: aiohttp.ClientSession, proxy: Proxy, stage: Stage) -> Api:
-    return Api(http, proxy, stage)
-
-
-async def add_owner(
-    stage: Stage, issuer: Issuer, subject: str = "ada", *, tier: str = "pro", tenant: str = "acme"
-) -> str:
-    added = await Owners(stage.database).add(
-        form_operator("test"), stage.policy, issuer=issuer.url, subject=subject, tenant=tenant, tier=tier
-    )
-    return added.id
 
 
 # --- what a sign-in may do -----------------------------------------------------------------------------------------

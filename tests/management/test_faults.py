@@ -10,6 +10,7 @@ from proxy.keys.rights import CallerError, RightsCode, RightsError
 from proxy.management.faults import (
     MAX_FAULTS,
     find_no_key,
+    find_no_owner,
     refuse_caller,
     refuse_conflict,
     refuse_input,
@@ -28,12 +29,13 @@ from proxy.management.faults import (
         ("not_a_descendant", Reason.NOT_A_DESCENDANT),
         ("not_the_owner", Reason.NOT_THE_OWNER),
         ("too_many_generations", Reason.TOO_MANY_GENERATIONS),
+        ("role_missing", Reason.ROLE_MISSING),
     ],
 )
 def test_a_lack_of_rights_is_a_403_of_its_own_word(code: RightsCode, reason: Reason) -> None:
-    refusal = refuse_rights(RightsError(code, "why", ["agent:list"]))
+    refusal = refuse_rights(RightsError(code, "why", ["agent:list"]), "management/x")
     assert (refusal.reason, refusal.reason.value, TABLE[refusal.reason].status) == (reason, code, 403)
-    assert (refusal.detail, refusal.data) == ("why.", {"missing": ["agent:list"]})
+    assert (refusal.detail, refusal.data) == ("why.", {"rule": "management/x", "missing": ["agent:list"]})
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_a_caller_who_may_not_ask_any_more_is_told_why(code: str, reason: Reason
     ("refusal", "reason", "status"),
     [
         (find_no_key(), Reason.KEY_NOT_FOUND, 404),
+        (find_no_owner(), Reason.OWNER_NOT_FOUND, 404),
         (refuse_conflict("why"), Reason.KEY_CONFLICT, 409),
         (refuse_stale(), Reason.KEY_CHANGED, 412),
         (refuse_input([("name", "why")]), Reason.INPUT_INVALID, 422),
