@@ -23,7 +23,10 @@ DOCUMENT = HERE / "openapi.json"
 SCHEMAS = "#/components/schemas/"
 Schema = dict[str, Any]
 # What users of an SDK see beside agents and workflows has to say by itself what it is.
-RENAMED = {"Key": "ApiKey", "KeyPage": "ApiKeyPage", "NewKey": "MintedKey", "Grantables": "ScopeCatalogue"}
+RENAMED = {
+    "Key": "ApiKey", "KeyPage": "ApiKeyPage", "NewKey": "MintedKey", "Grantables": "ScopeCatalogue",
+    "Revocation": "Receipt", "Validation": "Identity",
+}  # fmt: skip
 EXTENDING = {"MintedKey", "RotatedKey"}
 
 

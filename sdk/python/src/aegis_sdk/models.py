@@ -9,6 +9,18 @@ from pydantic import AwareDatetime, ConfigDict
 from aegis_sdk.answers import Answer
 
 
+class Confirmation(Answer):
+    """
+    One instance's word. `milliseconds` after the revocation; null until it confirmed.
+    """
+
+    instance: str
+    state: str
+    milliseconds: float | None
+    streams: int
+    calls: int
+
+
 class Constraints(Answer):
     """
     None: not constrained. `burst`: how many requests may come at once; a second's worth unless told.
@@ -122,6 +134,21 @@ class Problem(Answer):
     Scopes that would have been needed.
     """
     faults: list[Fault] | None = None
+
+
+class Identity(Answer):
+    """
+    What a valid key says of its owner. `scopes`: what it can do now, its maker's and its tier's limits applied.
+    """
+
+    user_id: str
+    tenant_id: str
+    aegis_role: str | None
+    scopes: list[str]
+    zaru_tier: str
+    key_id: str
+    name: str
+    expires_at: AwareDatetime | None
 
 
 class AgentSummary(Answer):
@@ -331,3 +358,29 @@ class MintedKey(ApiKey):
     """
     The token. It is not stored, and never shown again.
     """
+
+
+class Receipt(Answer):
+    """
+    What became of a revocation on every instance: what it ended there, and whether the instance said so.
+    """
+
+    message: str
+    confirmed: bool
+    milliseconds: float | None
+    instances: list[Confirmation]
+    streams: int
+    calls: int
+    api_key: ApiKey
+
+
+class RotatedKey(ApiKey):
+    """
+    A key with its new token. `descendants_revoked`: of a compromised one.
+    """
+
+    key: str
+    """
+    The token. It is not stored, and never shown again.
+    """
+    descendants_revoked: int

@@ -11,11 +11,13 @@ import httpx2
 from aegis_sdk._async.agents import AsyncAgents
 from aegis_sdk._async.executions import AsyncExecutions
 from aegis_sdk._async.keys import AsyncKeys
+from aegis_sdk._async.streams import WHO_AM_I
 from aegis_sdk._async.transport import AsyncTransport
 from aegis_sdk._async.volumes import AsyncVolumes
 from aegis_sdk._async.workflows import AsyncWorkflows
 from aegis_sdk.configuration import OnKeyExpiry, Retry, configure
 from aegis_sdk.mcp_session import connect_mcp
+from aegis_sdk.models import Identity
 
 if TYPE_CHECKING:
     from mcp.client import Client
@@ -65,6 +67,10 @@ class AsyncAegisClient:
     async def aclose(self) -> None:
         """Let go of its connections."""
         await self._transport.aclose()
+
+    async def whoami(self) -> Identity:
+        """Whose key this is, and what it may do. Any key may ask."""
+        return await self._transport.fetch(WHO_AM_I, Identity)
 
     def mcp(self) -> AbstractAsyncContextManager[Client]:
         """A connected session of the official MCP client: `async with client.mcp() as session:`.

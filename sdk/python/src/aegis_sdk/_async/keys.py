@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeVar
 
 from aegis_sdk._async.lists import AsyncListing
 from aegis_sdk._async.resource import AsyncResource
-from aegis_sdk.calls import Call, form_path, form_time, get, post
+from aegis_sdk.calls import Call, delete, form_path, form_time, get, patch, post
 from aegis_sdk.errors import SecretNotShownError
-from aegis_sdk.models import ApiKey, ApiKeyPage, Constraints, MintedKey, ScopeCatalogue
+from aegis_sdk.models import ApiKey, ApiKeyPage, Constraints, MintedKey, Receipt, RotatedKey, ScopeCatalogue
 from aegis_sdk.paging import form_linked_page
 
 ExpiresIn = Literal["7d", "30d", "90d", "1y", "never"]
+Grace = Literal["now", "1h", "24h", "7d"]
 Shown = TypeVar("Shown", bound=ApiKey)
 REPLAYED = "Idempotent-Replay"
 
@@ -74,6 +75,67 @@ class AsyncKeys(AsyncResource):
         }
         call = post(form_path("api-keys"), body, headers=form_idempotency(idempotency_key), repeatable=True)
         return await self._show(call, MintedKey)
+
+    async def update(
+        self,
+        key_id: str,
+        *,
+        name: str | None = None,
+        preset: str | None = None,
+        scopes: Sequence[str] | None = None,
+        expires_in: ExpiresIn | None = None,
+        expires_at: datetime | None = None,
+        constraints: Constraints | Mapping[str, Any] | None = None,
+        if_version: int | None = None,
+    ) -> ApiKey:
+        """What is given is changed; `expires_in="never"` takes the expiry away, `constraints` replaces all of them.
+
+        `if_version`: only if the key is still at that version; raises `KeyChangedError` otherwise. Takes `key:update`,
+        and all the rights it is to have.
+        """
+        body = {
+            "name": name,
+            "preset": preset,
+            "scopes": form_scopes(scopes),
+            "expires_in": expires_in,
+            "expires_at": form_time(expires_at),
+            "constraints": form_constraints(constraints),
+        }
+        headers = {"If-Match": f'"{if_version}"'} if if_version is not None else None
+        return await self._transport.fetch(patch(form_path("api-keys", key_id), body, headers=headers), ApiKey)
+
+    async def rotate(
+        self,
+        key_id: str,
+        *,
+        grace: Grace | None = None,
+        compromised: bool | None = None,
+        idempotency_key: str | None = None,
+    ) -> RotatedKey:
+        """Another secret for the same key: `rotated.key`, shown this once. The old one is good for `grace`, an hour.
+
+        `compromised`: the old secret ends now, and so does every key that was made by this one. Raises
+        `SecretNotShownError` like `mint`. Takes `key:update`.
+        """
+        call = post(
+            form_path("api-keys", key_id, "rotate"),
+            {"grace": grace, "compromised": compromised},
+            headers=form_idempotency(idempotency_key),
+            repeatable=True,
+        )
+        return await self._show(call, RotatedKey)
+
+    async def disable(self, key_id: str) -> ApiKey:
+        """Refuse it until it is enabled again. Takes `key:update`."""
+        return await self._transport.fetch(post(form_path("api-keys", key_id, "disable"), repeatable=True), ApiKey)
+
+    async def enable(self, key_id: str) -> ApiKey:
+        """Let it in again. Takes `key:update`."""
+        return await self._transport.fetch(post(form_path("api-keys", key_id, "enable"), repeatable=True), ApiKey)
+
+    async def revoke(self, key_id: str, *, reason: str | None = None) -> Receipt:
+        """End it and what was made by it, for good. The receipt says who refuses it since when. Takes `key:revoke`."""
+        return await self._transport.fetch(delete(form_path("api-keys", key_id), {"reason": reason}), Receipt)
 
     async def scopes(self) -> ScopeCatalogue:
         """All scopes and presets, and which of them this key may give away."""

@@ -14,11 +14,11 @@ from typing import Self
 import httpx2
 
 from aegis_sdk._async.transport import AsyncTransport
-from aegis_sdk.calls import Call, form_path, post
+from aegis_sdk.calls import Call, form_path
 from aegis_sdk.errors import AegisError, AuthenticationError, StreamInterruptedError, UnexpectedAnswerError
 from aegis_sdk.events import StreamEvent, read_event
 
-WHO_AM_I = post(form_path("api-keys", "validate"), repeatable=True)
+WHO_AM_I = Call("POST", form_path("api-keys", "validate"), repeatable=True)
 
 
 class AsyncEventStream:

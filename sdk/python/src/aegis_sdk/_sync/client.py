@@ -11,11 +11,13 @@ import httpx2
 from aegis_sdk._sync.agents import Agents
 from aegis_sdk._sync.executions import Executions
 from aegis_sdk._sync.keys import Keys
+from aegis_sdk._sync.streams import WHO_AM_I
 from aegis_sdk._sync.transport import Transport
 from aegis_sdk._sync.volumes import Volumes
 from aegis_sdk._sync.workflows import Workflows
 from aegis_sdk.configuration import OnKeyExpiry, Retry, configure
 from aegis_sdk.mcp_session import connect_mcp
+from aegis_sdk.models import Identity
 
 if TYPE_CHECKING:
     from mcp.client import Client
@@ -65,6 +67,10 @@ class AegisClient:
     def close(self) -> None:
         """Let go of its connections."""
         self._transport.close()
+
+    def whoami(self) -> Identity:
+        """Whose key this is, and what it may do. Any key may ask."""
+        return self._transport.fetch(WHO_AM_I, Identity)
 
     def mcp(self) -> AbstractAsyncContextManager[Client]:
         """A connected session of the official MCP client: `async with client.mcp() as session:`.
