@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from tests.conftest import Ear
 from tests.constrained_keys import BEHIND_A_PROXY
+from tests.journeys.test_narrowing import open_listen
 from tests.management.asking import KEYS, Api
-from tests.staging import Stage, Wire, get_mcp_url
+from tests.staging import GUARD_SECONDS, Stage, Wire, get_mcp_url
 
 BODY = {"name": "made", "preset": "read-only"}
 
@@ -43,3 +45,28 @@ async def test_managing_and_using_spend_the_same_rate(stage: Stage, api: Api) ->
     assert 0 < int(said.headers["Retry-After"]) == said.json["retry_after_seconds"] <= 1000
     assert await wire.call(key.token, "aegis.runtime.list") == 429
     assert len(await stage.database.fetch("SELECT 1 FROM api_keys")) == 1
+
+
+async def test_a_key_that_asks_what_it_is_is_asked_where_it_is(stage: Stage, api: Api) -> None:
+    key = await stage.mint(constraints={"sources": ["192.0.2.0/24"], "requests_per_second": 0.001})
+    said = await api.ask("POST", f"{KEYS}/validate", key.token)
+    assert (said.status, said.code) == (403, "address_not_allowed")
+    async with stage.proxy("http://127.0.0.1:1", server=BEHIND_A_PROXY) as proxy:
+        there = Api(api.http, proxy, stage)
+        answers = [await there.ask("POST", f"{KEYS}/validate", key.token, X_Forwarded_For="192.0.2.1") for _ in "12"]
+    assert [said.status for said in answers] == [200, 429]
+    assert answers[1].code == "rate_exceeded"
+
+
+async def test_a_patch_that_narrows_a_key_ends_what_it_has_open(stage: Stage, api: Api) -> None:
+    admin = await stage.mint("full-access", tier="enterprise")
+    key = await api.mint(admin.token, name="watcher", preset="execution")
+    wire = Wire(api.http, get_mcp_url(api.proxy))
+    async with asyncio.timeout(GUARD_SECONDS):
+        old, new = [await open_listen(wire, key["key"], []) for _ in range(2)]
+        said = await api.ask("PATCH", f"{KEYS}/{key['id']}", admin.token, {"constraints": {"max_streams": 1}})
+        assert (said.status, said.json["constraints"]) == (200, {"max_streams": 1})
+        assert "streams_exceeded" in await new.text()
+        said = await api.ask("PATCH", f"{KEYS}/{key['id']}", admin.token, {"constraints": {"sources": ["192.0.2.1"]}})
+        assert said.status == 200
+        assert "address_not_allowed" in await old.text()

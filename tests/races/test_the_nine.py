@@ -4,7 +4,7 @@
 |---|---|---|---|
 | 1 a row read before the news, remembered after it | tests/test_verification.py::test_a_row_read_before_the_news_admits_nobody_after_it | proxy/memory.py:find_state | the state only if no news of its subjects came since its read |
 | | the same | proxy/memory.py:__post_init__ | subjects: the key, its ancestors, its owner, not the key alone |
-| | the same | proxy/keys/reader.py:_run_batch | news is numbered before the statement is sent |
+| | the same | proxy/keys/reader.py:_read | news is numbered before the statement is sent |
 | | the same, while hashing | proxy/verification.py:_verify_slowly | `continue` after the hash: look at the state again |
 | | tests/test_verification.py::test_news_that_overtakes_a_read_counts_without_trust_too | proxy/memory.py:find_state | the same comparison in read-through |
 | 2 admitted, then revoked, before the connection: claiming | tests/races/test_admitted_then_revoked.py::test_a_call_whose_key_dies_while_its_session_is_claimed_is_not_sent | proxy/forwarding.py:forward | `wait_open` before anything is sent |
@@ -29,7 +29,7 @@
 | 5 a claimant that crashes | tests/races/test_dying_sessions.py::test_an_instance_that_crashes_before_the_upstream_answered_leaves_the_session_to_another | proxy/session_store.py:claim_dead | a claim lapses |
 | | the same | proxy/session_cleanup.py:_end | forgotten after the answer |
 | | tests/test_session_cleanup.py::test_a_session_that_may_still_live_is_tried_again_a_bounded_number_of_times | proxy/session_cleanup.py:_end | forgotten after 2xx, 404 and 405 only |
-| 6 a flushed memory | tests/races/test_trust_and_lineage.py::test_thousands_who_wait_for_a_flushed_memory_cost_no_more_reads_than_there_are_keys | proxy/keys/reader.py:_join | one batch waiting, one statement running |
+| 6 a flushed memory | tests/races/test_trust_and_lineage.py::test_thousands_who_wait_for_a_flushed_memory_cost_no_more_reads_than_there_are_keys | proxy/gathering.py:ask | one batch waiting, one statement running |
 | 7 a process that slept | tests/races/test_trust_and_lineage.py::test_a_chunk_that_lay_waiting_while_the_process_slept_is_not_relayed | proxy/sessions.py:judge_flow | the lease is compared before every chunk |
 | | tests/races/test_trust_and_lineage.py::test_whoever_comes_first_after_the_process_slept_is_judged_by_the_time_of_waking | proxy/verification.py:_recall | the lease is compared at every admission |
 | | the same | proxy/verification.py:_get_state | closed is closed |
