@@ -35,7 +35,13 @@ def is_admitted(principal: Principal, address: ClientAddress | None) -> bool:
 
 def check_address(principal: Principal, address: ClientAddress | None) -> None:
     """Raises DeniedError."""
-    if principal.constrained and not is_admitted(principal, address):
+    if principal.constrained:
+        check_constraints((one for _, one in principal.constrained), address)
+
+
+def check_constraints(constraints: Iterable[Constraints], address: ClientAddress | None) -> None:
+    """The same of a key's, whoever holds them now. Raises DeniedError."""
+    if not all(one.admits(address) for one in constraints):
         raise DeniedError(Reason.ADDRESS_NOT_ALLOWED, "This API key may not be used from where this came from.")
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
-import orjson
 from aiohttp import web
 
 from proxy import __version__
 from proxy.alarms import Alarms
 from proxy.audit import Audit
 from proxy.authorization import Permit
+from proxy.back_office import BackOffice, build_back_office
 from proxy.client_connection import ClientServer
 from proxy.clock import SystemClock
 from proxy.database import Database
@@ -44,20 +44,13 @@ from proxy.fittings import (
 from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
 from proxy.heart import Heart, build_heart
-from proxy.identity_provider import IdentityProvider
 from proxy.keys.hashing import Hasher
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
-from proxy.keys.owners import Owners
-from proxy.keys.store import KeyStore
 from proxy.lease import Trust
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
-from proxy.management.callers import Callers
 from proxy.management.dispatch import Management
-from proxy.management.endpoints import ENDPOINTS
-from proxy.management.openapi import form_document
-from proxy.management.operations import Operations
 from proxy.metrics import Metrics
 from proxy.ops import build_ops
 from proxy.policy import Policy
@@ -89,12 +82,16 @@ class Proxy:
     live: LivePolicy
     heart: Heart
     door: FrontDoor
-    management: Management
+    office: BackOffice
     destinations: Mapping[str, Destination]
     signing_keys: SigningKeys | None
     data_address: Address
     ops_address: Address
     policy_files: PolicyFiles | None = None
+
+    @property
+    def management(self) -> Management:
+        return self.office.management
 
     @property
     def registry(self) -> Registry:
@@ -190,13 +187,14 @@ async def run_proxy(
         heart = build_heart(settings, live, instance, clock, database, destinations, hasher, metrics, stack)
         recorder = _build_recorder(settings, live, heart, database, metrics, stack)
         provider = open_identity_provider(settings, clock, metrics, stack)
-        management = _build_management(settings, live, heart, database, hasher, recorder, provider)
         porch = open_porch(settings, heart.screen, clock, metrics, stack)
+        office = build_back_office(settings, live, heart, database, hasher, recorder, provider, porch.limiter)
         door = _build_door(
-            settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, management
+            settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, office.management
         )
+        door.console = office.console
         addresses = settings.listen, settings.ops_listen
-        proxy = Proxy(settings, live, heart, door, management, destinations, signing_keys, *addresses, policy_files)
+        proxy = Proxy(settings, live, heart, door, office, destinations, signing_keys, *addresses, policy_files)
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
         _run_beside(heart.listener.run, heart.revocation.close, stack)
         _run_beside(heart.revocation.run, heart.revocation.close, stack)
@@ -265,32 +263,6 @@ def _build_recorder(
         live=live, usage=usage, audit=audit, last_uses=last_uses, networks=networks, alarms=alarms, metrics=metrics,
         clock=clock,
     )  # fmt: skip
-
-
-def _build_management(
-    settings: Settings,
-    live: LivePolicy,
-    heart: Heart,
-    database: Database,
-    hasher: Hasher,
-    recorder: Recorder,
-    provider: IdentityProvider | None,
-) -> Management:
-    return Management(
-        operations=Operations(database, hasher, live, heart.clock),
-        callers=Callers(
-            verifier=heart.verifier,
-            admit=lambda principal, address: heart.gate.admit(principal, address, heart.clock.boot()),
-            store=KeyStore(database),
-            owners=Owners(database),
-            provider=provider,
-            live=live,
-            now=lambda: heart.database_clock.now(heart.clock.boot()),
-        ),
-        recorder=recorder,
-        bodies=form_body_limits(settings),
-        document=orjson.dumps(form_document(ENDPOINTS, __version__)),
-    )
 
 
 def _build_door(

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 
 from proxy.errors import ConfigError
+from proxy.settings_console import ConsoleSettings
 from proxy.settings_management import ManagementSettings
 from proxy.settings_shapes import Address as Address
 from proxy.settings_shapes import (
@@ -215,6 +216,7 @@ class Settings(Section):
     assertions: AssertionsSettings = Field(AssertionsSettings(), description="what upstreams are told of the caller")
     server: ServerSettings = Field(ServerSettings(), description="limits of the front door")
     management: ManagementSettings = Field(ManagementSettings(), description="who manages keys over HTTP")
+    console: ConsoleSettings = Field(ConsoleSettings(), description="the page where owners manage their keys")
     hashing: HashingSettings = Field(HashingSettings(), description="what proving a secret costs")
     failures: FailuresSettings = Field(FailuresSettings(), description="how many invalid keys are answered in full")
     cache: CacheSettings = Field(CacheSettings(), description="what is remembered between requests")
@@ -241,6 +243,25 @@ class Settings(Section):
                 "management.identity_provider.issuer is the issuer of our own assertions",
                 "name the platform's identity provider",
                 ("management", "identity_provider", "issuer"),
+            )
+        return value
+
+    @field_validator("console")
+    @classmethod
+    def can_be_come_back_to(cls, value: ConsoleSettings, info: ValidationInfo) -> ConsoleSettings:
+        """OpenID Connect needs a provider, and an address that the provider sends browsers back to."""
+        management, server = info.data.get("management"), info.data.get("server")
+        if value.client_id is not None and management is not None and management.identity_provider is None:
+            raise unusable(
+                "console.client_id is set, but no identity provider",
+                "set management.identity_provider, too",
+                ("console", "client_id"),
+            )
+        if value.client_id is not None and server is not None and server.public_url is None:
+            raise unusable(
+                "console.client_id is set, but not where the provider sends browsers back to",
+                "set server.public_url, too",
+                ("console", "client_id"),
             )
         return value
 

@@ -39,6 +39,7 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "AEGIS_OPS_LISTEN": ("ops_listen",),
         "AEGIS_POLICY": ("policy",),
         "AEGIS_LOG_LEVEL": ("log_level",),
+        "AEGIS_CONSOLE_CLIENT_SECRET": ("console", "client_secret"),
     }
 )
 # Read by clients of the proxy, which may share our environment.

@@ -121,6 +121,14 @@ class Verifier:
         self._count_memory(principal is not None)
         return principal or await self._verify_slowly(token, digest)
 
+    async def get_record(self, key_id: KeyId) -> KeyRecord:
+        """A key's row as it may be believed now, for whoever proved its secret before. Raises CredentialError,
+        UnavailableError."""
+        state, _ = await self._get_state(key_id, proven=True)
+        if state.record is None:
+            raise refuse_unknown(proven=True)
+        return state.record
+
     def _recall(self, digest: bytes) -> Principal | None:
         """The hot path: None unless memory alone may decide, and decides well."""
         now = self._clock.boot()

@@ -21,6 +21,8 @@ OWNERS = {
         "fittings.py",
         "forwarding.py",
         "front_door.py",
+        "console/sign_in.py",
+        "console/signed_in.py",
         "management/dispatch.py",
         "ops.py",
         "provider_client.py",
@@ -85,6 +87,9 @@ TESTED_BY = {
     "request_body.py": "tests/journeys/test_rest.py",
     "settings_shapes.py": "tests/test_settings.py",
     "settings_management.py": "tests/test_settings.py",
+    "settings_console.py": "tests/test_settings.py",
+    "console/page_headers.py": "tests/console/test_sign_in.py",
+    "back_office.py": "tests/management/test_callers.py",
     "settings_upstreams.py": "tests/test_settings.py",
     # What only shows between several instances and a database.
     "listener.py": "tests/faults/test_lost_news.py",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from hmac import compare_digest
 from types import MappingProxyType
@@ -20,10 +20,12 @@ from aiohttp import web
 
 from proxy.challenges import form_answer, get_title
 from proxy.console.assets import Assets
+from proxy.console.page_headers import HEADERS
 from proxy.console.rendering import ROOT, Renderer
+from proxy.console.sign_in import SignInDesk
+from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
-from proxy.headers import SERVER
 from proxy.keys.rights import ACTION_SCOPES, Caller
 from proxy.management.dispatch import Management
 from proxy.management.shown import Grantables, KeyPage
@@ -36,31 +38,7 @@ NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 API: Final = "/settings"  # what stands below it under /v1 is the management API's
 SIGN_IN: Final = "/settings/sign-in"
 SEARCH: Final = ("q", "status", "preset", "cursor")
-# Nothing inline, nothing of others', no frame around us; scripts and styles are files of ours.
-CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
-    " base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    # Unlike no-referrer, it leaves forms the Origin that they are checked by.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    SERVER[0]: SERVER[1],
-}
 _KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """Who is signed in. `csrf`: what this sign-in's own pages hand back with every change."""
-
-    caller: Caller
-    csrf: str
 
 
 class SignIns(Protocol):
@@ -80,12 +58,14 @@ class Console:
         management: Management,
         sign_ins: SignIns,
         assets: Assets,
+        desk: SignInDesk | None = None,
         base_url: str | None,
         now: Callable[[], float],
     ) -> None:
         self._management = management
         self._sign_ins = sign_ins
         self._assets = assets
+        self._desk = desk
         self._renderer = Renderer(assets)
         self._base_url = base_url
         self._now = now
@@ -98,6 +78,8 @@ class Console:
         """Answer one request. Raises Refusal where no page was asked for."""
         if target.path.startswith(f"{API}/v1/"):
             return await self._pass_on(request, target, passage)
+        if self._desk is not None and self._desk.serves(target.path):
+            return await self._desk.serve(request, target, passage)
         passage.endpoint = "page"
         asset = self._assets.find(target.path)
         if asset is not None:

@@ -84,6 +84,10 @@ class Owners:
             lambda connection: find_owner_by_name(connection, issuer, subject), atomic=False
         )
 
+    async def find_by_id(self, owner_id: OwnerId) -> OwnerRecord | None:
+        """Whom a row means."""
+        return await self._database.transact(lambda connection: find_owner(connection, owner_id), atomic=False)
+
     async def list(
         self, *, tenant: str | None = None, subject: str | None = None, issuer: str | None = None,
         after: str | None = None, limit: int | None = None,

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from proxy.client_address import ClientAddress
 from proxy.credentials import PresentedCredential, PresentedText
 from proxy.errors import Reason, UnprovenError
-from proxy.identity import Principal
+from proxy.identity import KeyId, OwnerId, Principal
 from proxy.identity_provider import IdentityProvider
 from proxy.keys.owners import Owners
+from proxy.keys.record import KeyRecord, OwnerRecord
 from proxy.keys.rights import Caller, CallerError, form_caller_of_claims, form_caller_of_key
 from proxy.keys.store import KeyStore
 from proxy.live_policy import LivePolicy
@@ -57,12 +58,31 @@ class Callers:
     async def find_owner(self, claims: ProviderClaims) -> Caller:
         """The owner who signed in, as the row has them now. Raises Refusal, DatabaseError."""
         record = await self._owners.find(claims.issuer, claims.subject)
+        return self._form_owner(record, claims.tenant_id, claims.tier, claims.role)
+
+    async def find_owner_again(
+        self, owner_id: OwnerId, *, tenant_id: str | None, tier: str | None, role: str | None
+    ) -> Caller:
+        """The same for a sign-in that lasts, with what its token said. Raises Refusal, DatabaseError."""
+        return self._form_owner(await self._owners.find_by_id(owner_id), tenant_id, tier, role)
+
+    async def find_key_again(self, key_id: KeyId, secret_version: int) -> Caller:
+        """The same for a sign-in by a key: as its row may be believed now. Raises CredentialError, UnavailableError."""
+        return self._form_key(await self._verifier.get_record(key_id), secret_version)
+
+    def _form_owner(
+        self, record: OwnerRecord | None, tenant_id: str | None, tier: str | None, role: str | None
+    ) -> Caller:
         try:
-            return form_caller_of_claims(
-                record, self._live.enforced, tenant_id=claims.tenant_id, tier=claims.tier, role=claims.role
-            )
+            return form_caller_of_claims(record, self._live.enforced, tenant_id=tenant_id, tier=tier, role=role)
         except CallerError as error:
             raise refuse_caller(error) from error
+
+    def _form_key(self, record: KeyRecord, secret_version: int) -> Caller:
+        fault = record.find_use_fault(secret_version, self._now())
+        if fault is not None:
+            raise refuse_key(fault)
+        return form_caller_of_key(record, self._live.enforced, secret_version)
 
     async def _find_key(self, presented: PresentedCredential, address: ClientAddress | None) -> Caller:
         principal = await self._verifier.verify(presented)
@@ -70,7 +90,4 @@ class Callers:
         record = (await self._store.read_keys([principal.key_id])).get(principal.key_id)
         if record is None:
             raise refuse_unknown()
-        fault = record.find_use_fault(principal.secret_version, self._now())
-        if fault is not None:
-            raise refuse_key(fault)
-        return form_caller_of_key(record, self._live.enforced, principal.secret_version)
+        return self._form_key(record, principal.secret_version)

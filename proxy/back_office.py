@@ -1,0 +1,93 @@
+"""The rooms where keys are managed, by API and at the page, built and introduced to each other.  [io]
+
+In go settings and open resources, out come the management API and the page. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from proxy import __version__
+from proxy.console.assets import read_assets
+from proxy.console.cookies import Cookies
+from proxy.console.sign_in import DeskRules, SignInDesk
+from proxy.console.sign_in_store import SignInStore
+from proxy.console.signed_in import SignIns
+from proxy.console.views import Console
+from proxy.database import Database
+from proxy.failures import FailureLimiter
+from proxy.fittings import form_body_limits
+from proxy.heart import Heart
+from proxy.identity_provider import IdentityProvider
+from proxy.keys.hashing import Hasher
+from proxy.keys.owners import Owners
+from proxy.keys.store import KeyStore
+from proxy.live_policy import LivePolicy
+from proxy.management.callers import Callers
+from proxy.management.dispatch import Management
+from proxy.management.endpoints import ENDPOINTS
+from proxy.management.openapi import form_document
+from proxy.management.operations import Operations
+from proxy.recording import Recorder
+from proxy.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class BackOffice:
+    """`console`: None where there is no page."""
+
+    management: Management
+    sign_ins: SignIns
+    console: Console | None
+
+
+def build_back_office(
+    settings: Settings,
+    live: LivePolicy,
+    heart: Heart,
+    database: Database,
+    hasher: Hasher,
+    recorder: Recorder,
+    provider: IdentityProvider | None,
+    failures: FailureLimiter,
+) -> BackOffice:
+    """`provider`: None where API keys alone manage keys; `failures`: what the whole front door counts."""
+    callers = Callers(
+        verifier=heart.verifier,
+        admit=lambda principal, address: heart.gate.admit(principal, address, heart.clock.boot()),
+        store=KeyStore(database),
+        owners=Owners(database),
+        provider=provider,
+        live=live,
+        now=lambda: heart.database_clock.now(heart.clock.boot()),
+    )
+    management = Management(
+        operations=Operations(database, hasher, live, heart.clock),
+        callers=callers,
+        recorder=recorder,
+        bodies=form_body_limits(settings),
+        document=orjson.dumps(form_document(ENDPOINTS, __version__)),
+    )
+    cookies = Cookies(secure=(settings.server.public_url or "").startswith("https:"))
+    store = SignInStore(
+        database, idle_seconds=settings.console.idle_seconds, absolute_seconds=settings.console.absolute_seconds
+    )
+    sign_ins = SignIns(store, callers, cookies, settings.server.trusted_proxies)
+    desk = SignInDesk(
+        sign_ins=sign_ins,
+        callers=callers,
+        cookies=cookies,
+        rules=DeskRules(settings.server.public_url, form_body_limits(settings)),
+        weigh=lambda refusal, address: failures.weigh(refusal, address, heart.clock.boot()),
+    )
+    console = Console(
+        management=management,
+        sign_ins=sign_ins,
+        desk=desk,
+        assets=read_assets(),
+        base_url=settings.server.public_url,
+        now=heart.clock.wall,
+    )
+    return BackOffice(management, sign_ins, console if settings.console.enabled else None)

@@ -1,0 +1,154 @@
+"""Signing in and out, as browsers do it: the only part of it that knows HTTP.  [io]
+
+In goes a request whose target, framing and host have been judged, out comes a page, or a redirect to one of ours. An
+API key is verified as on the data path, counts against its address when it is none, and has to hold a right to manage
+keys. A sign-in always has a new cookie. Refusals are told on the sign-in page, with the status they have everywhere.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+
+from proxy.challenges import form_answer
+from proxy.client_address import ClientAddress
+from proxy.console.cookies import BRIEF_SECONDS, FORM, RANDOM_BYTES, SIGN_IN, Cookies, derive_csrf, is_csrf
+from proxy.console.forms import check_same_site, read_form, settle_onward
+from proxy.console.page_headers import HEADERS as PAGE_HEADERS
+from proxy.console.sign_in_pages import SIGN_IN as SIGN_IN_PATH
+from proxy.console.sign_in_pages import SIGN_OUT, form_sign_in_page
+from proxy.console.signed_in import SignIns
+from proxy.credentials import PresentedCredential, parse_bearer
+from proxy.envelope import Target, parse_query
+from proxy.errors import DatabaseError, DeniedError, Reason, Refusal, RequestError, UnavailableError
+from proxy.keys.rights import ACTION_SCOPES, Caller
+from proxy.management.callers import Callers
+from proxy.policy.scopes import covers
+from proxy.recording import PLAIN, Passage
+from proxy.request_body import BodyLimits, read_body
+
+MAX_BODY_BYTES: Final = 4096  # a form of ours has 300
+HEADERS: Final[Mapping[str, str]] = {**PAGE_HEADERS, "Cache-Control": "no-store"}
+Weigh = Callable[[Refusal, ClientAddress | None], Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class DeskRules:
+    """`public_url`: how browsers write our address, where that is known."""
+
+    public_url: str | None
+    bodies: BodyLimits
+
+
+class SignInDesk:
+    """`weigh`: a failed attempt as it counts against its address."""
+
+    def __init__(
+        self, *, sign_ins: SignIns, callers: Callers, cookies: Cookies, rules: DeskRules, weigh: Weigh
+    ) -> None:
+        self._sign_ins = sign_ins
+        self._callers = callers
+        self._cookies = cookies
+        self._rules = replace(rules, bodies=replace(rules.bodies, max_body_bytes=MAX_BODY_BYTES))
+        self._weigh = weigh
+
+    def serves(self, path: str) -> bool:
+        """Whether a path is this room's to answer."""
+        return path in (SIGN_IN_PATH, SIGN_OUT)
+
+    async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+        """Answer one request, refusals included."""
+        passage.endpoint = "sign_out" if target.path == SIGN_OUT else "sign_in"
+        try:
+            return await self._answer(request, target, passage)
+        except Refusal as refused:
+            refusal = self._weigh(refused, passage.address)
+            passage.ended = refusal.reason
+            return self._show_refusal(refusal, request, passage)
+
+    async def _answer(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+        allowed = {SIGN_IN_PATH: ("GET", "POST"), SIGN_OUT: ("POST",)}[target.path]
+        if request.method not in allowed:
+            detail = f"This path takes {', '.join(allowed)}."
+            raise RequestError(Reason.METHOD_NOT_ALLOWED, detail, data={"allow": list(allowed)})
+        if request.method == "GET":
+            return self._show_form(request, settle_onward(_find_member(target, "next")))
+        check_same_site(request.headers, self._rules.public_url)
+        _find_member(target)
+        members = read_form(request.headers, await read_body(request, self._rules.bodies))
+        self._check_csrf(request, SIGN_IN if target.path == SIGN_OUT else FORM, members.get("csrf", ""))
+        if target.path == SIGN_OUT:
+            cleared = await self._sign_ins.close(request, everywhere="everywhere" in members)
+            return _redirect(SIGN_IN_PATH, cleared)
+        caller = await self._find_key_holder(members.get("key", ""), passage)
+        return await self._sign_in(caller, request, settle_onward(members.get("next")))
+
+    async def _sign_in(self, caller: Caller, request: web.BaseRequest, onward: str) -> web.Response:
+        opened = await self._sign_ins.open(caller, request)
+        return _redirect(onward, opened, self._cookies.clear(FORM))
+
+    async def _find_key_holder(self, text: str, passage: Passage) -> Caller:
+        """Whoever presents a key that manages keys. Raises Refusal."""
+        presented = PresentedCredential(parse_bearer(f"Bearer {text.strip()}"))
+        passage.key_id = presented.key_id
+        try:
+            caller = await self._callers.find(presented, passage.address)
+        except DatabaseError as error:
+            raise UnavailableError(
+                Reason.DATABASE_SILENT, "The key database does not answer right now.", retry_after_seconds=2
+            ) from error
+        passage.key_id = caller.key_id
+        if not any(covers(caller.grants, scope) for scope in ACTION_SCOPES.values()):
+            missing = ACTION_SCOPES["list"]
+            raise DeniedError(
+                Reason.SCOPE_MISSING,
+                f"This key may not manage keys: that takes {missing}.",
+                data={"missing": [missing]},
+            )
+        return caller
+
+    def _check_csrf(self, request: web.BaseRequest, cookie: str, token: str) -> None:
+        value = self._cookies.find(request.headers, cookie)
+        if value is None or not is_csrf(value, token):
+            raise RequestError(
+                Reason.ORIGIN_NOT_ALLOWED, "This form is too old, or not from this browser: send the one below."
+            )
+
+    def _show_form(
+        self, request: web.BaseRequest, onward: str, fault: str | None = None, status: int = 200
+    ) -> web.Response:
+        """With a cookie that this form alone is bound to; one that is there already goes on, for other tabs."""
+        value = self._cookies.find(request.headers, FORM) or secrets.token_urlsafe(RANDOM_BYTES)
+        text = form_sign_in_page(csrf=derive_csrf(value), onward=onward, provider=False, fault=fault)
+        response = web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+        response.headers.add("Set-Cookie", self._cookies.write(FORM, value, seconds=BRIEF_SECONDS))
+        return response
+
+    def _show_refusal(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+        answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)
+        response = self._show_form(request, settle_onward(None), refusal.detail, answer.status)
+        for name in ("Retry-After", "Allow", "X-Request-Id"):
+            if name in answer.headers:
+                response.headers[name] = answer.headers[name]
+        if answer.close or not request.content.is_eof():
+            response.force_close()  # what was not read must not be taken for the next request
+        return response
+
+
+def _find_member(target: Target, *names: str) -> str | None:
+    """The one member that a query may have. Raises RequestError."""
+    members = parse_query(target.query, names)
+    if not members.keys() <= {*names}:
+        raise RequestError(Reason.QUERY_NOT_ALLOWED, "This page does not take that in its query.")
+    return next(iter(members.values()), None)
+
+
+def _redirect(place: str, *cookies: str) -> web.Response:
+    response = web.Response(status=303, headers={**HEADERS, "Location": place})
+    for cookie in cookies:
+        response.headers.add("Set-Cookie", cookie)
+    return response

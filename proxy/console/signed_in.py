@@ -1,0 +1,125 @@
+"""Who is signed in?  [io]
+
+In goes a request with its cookie, out comes the caller with the rights they have now, or None. A sign-in holds nothing
+itself: a key's row, or the owner's, is asked again for every request, as an API key's is. Whoever may not ask any more
+is not signed in, and the sign-in has ended. How one signs in is not known here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.client_address import Network, find_client_address
+from proxy.console.cookies import RANDOM_BYTES, SIGN_IN, Cookies, derive_csrf, hash_value
+from proxy.console.sign_in_store import SignIn, SignInStore
+from proxy.errors import CredentialError, DatabaseError, Reason, RequestError, UnavailableError
+from proxy.keys.rights import ADMIN_ROLE, Caller
+from proxy.limits import check_constraints
+from proxy.logs import get_logger
+from proxy.management.callers import Callers
+
+log = get_logger("sign_ins")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """`csrf`: what this sign-in's own pages hand back with every change."""
+
+    caller: Caller
+    csrf: str
+
+
+class SignIns:
+    """`trusted_proxies`: who may say where a request comes from."""
+
+    def __init__(
+        self, store: SignInStore, callers: Callers, cookies: Cookies, trusted_proxies: Collection[Network]
+    ) -> None:
+        self._store = store
+        self._callers = callers
+        self._cookies = cookies
+        self._trusted_proxies = trusted_proxies
+
+    async def find_signed_in(self, request: web.BaseRequest) -> SignedIn | None:
+        """Raises DeniedError, where the key may not be used from there, and UnavailableError."""
+        value = self._cookies.find(request.headers, SIGN_IN)
+        if value is None:
+            return None
+        try:
+            sign_in = await self._store.find(hash_value(value))
+            if sign_in is None:
+                return None
+            caller = await self._find_caller(sign_in)
+        except (CredentialError, RequestError):
+            await self._end(value)
+            return None
+        except DatabaseError as error:
+            raise _refuse_database(error) from error
+        address = find_client_address(request.remote, request.headers, self._trusted_proxies)
+        check_constraints(caller.constraints, address)
+        return SignedIn(caller, derive_csrf(value))
+
+    async def open(self, caller: Caller, request: web.BaseRequest) -> str:
+        """A new sign-in; what was the browser's cookie before ends. The value of its Set-Cookie. Raises
+        UnavailableError."""
+        before = self._cookies.find(request.headers, SIGN_IN)
+        value = secrets.token_urlsafe(RANDOM_BYTES)
+        sign_in = _form_sign_in(caller)
+        try:
+            await self._store.open(
+                hash_value(value), sign_in, caller.actor, hash_value(before) if before is not None else None
+            )
+        except DatabaseError as error:
+            raise _refuse_database(error) from error
+        return self._cookies.write(SIGN_IN, value)
+
+    async def close(self, request: web.BaseRequest, *, everywhere: bool) -> str:
+        """The value of the Set-Cookie that clears it. Raises UnavailableError."""
+        value = self._cookies.find(request.headers, SIGN_IN)
+        if value is not None:
+            if everywhere:
+                await self._end_all(value)
+            await self._end(value)
+        return self._cookies.clear(SIGN_IN)
+
+    async def _find_caller(self, sign_in: SignIn) -> Caller:
+        if sign_in.key_id is not None and sign_in.secret_version is not None:
+            return await self._callers.find_key_again(sign_in.key_id, sign_in.secret_version)
+        return await self._callers.find_owner_again(
+            sign_in.owner_id, tenant_id=sign_in.tenant_id, tier=sign_in.tier, role=sign_in.role
+        )
+
+    async def _end_all(self, value: str) -> None:
+        try:
+            sign_in = await self._store.find(hash_value(value))
+            if sign_in is not None:
+                caller = await self._find_caller(sign_in)
+                await self._store.end_all(sign_in, caller.actor)
+        except (CredentialError, RequestError):
+            pass  # nobody's, any more: so are the others
+        except DatabaseError as error:
+            raise _refuse_database(error) from error
+
+    async def _end(self, value: str) -> None:
+        try:
+            await self._store.end(hash_value(value))
+        except DatabaseError as error:
+            raise _refuse_database(error) from error
+
+
+def _form_sign_in(caller: Caller) -> SignIn:
+    if caller.key_id is not None:
+        return SignIn(caller.owner.id, caller.key_id, caller.secret_version)
+    role = ADMIN_ROLE if caller.is_admin else None
+    return SignIn(caller.owner.id, tenant_id=caller.owner.tenant_id, tier=caller.claimed_tier, role=role)
+
+
+def _refuse_database(error: DatabaseError) -> UnavailableError:
+    log.warning("sign_in_unknown", error=str(error))
+    return UnavailableError(
+        Reason.DATABASE_SILENT, "Who is signed in cannot be known right now.", retry_after_seconds=2
+    )
