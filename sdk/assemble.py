@@ -25,7 +25,8 @@ Schema = dict[str, Any]
 # What users of an SDK see beside agents and workflows has to say by itself what it is.
 RENAMED = {
     "Key": "ApiKey", "KeyPage": "ApiKeyPage", "NewKey": "MintedKey", "Grantables": "ScopeCatalogue",
-    "Revocation": "Receipt", "Validation": "Identity",
+    "Revocation": "Receipt", "Validation": "Identity", "Explained": "Explanation", "Session": "KeySession",
+    "SessionList": "KeySessions", "Event": "AuditEvent", "EventPage": "AuditPage",
 }  # fmt: skip
 EXTENDING = {"MintedKey", "RotatedKey"}
 

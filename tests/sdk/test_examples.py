@@ -17,6 +17,7 @@ SHOWN = {
         "minted nightly ['workflow:run:nightly-etl']",
         "runs nightly-etl",
         "may not: ['agent:read:invoice-reader']",
+        "explained: False",
         "the old secret is over",
         "the new one is nightly",
         "revoked, on every instance: True",

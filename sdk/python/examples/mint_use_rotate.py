@@ -14,6 +14,8 @@ def main() -> None:
         minted = client.keys.mint("nightly", scopes=["workflow:run:nightly-etl"], expires_in="7d")
         print("minted", minted.name, minted.scopes)
         use(minted)
+        asked = client.keys.explain(minted.id, method="GET", path="/v1/agents/invoice-reader")
+        print("explained:", asked.allowed)
         rotate(client, minted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from pydantic import AwareDatetime, ConfigDict
@@ -46,6 +47,47 @@ class Constraints(Answer):
     """
     Streams open at once, on one instance.
     """
+
+
+class DayUse(Answer):
+    """
+    How often a key was let through and denied on one day, UTC.
+    """
+
+    day: date
+    allowed: int
+    denied: int
+
+
+class AuditEvent(Answer):
+    """
+    One thing that was done to a key, or that a request showed of it. `before`, `after`: what differs.
+    """
+
+    id: int
+    at: AwareDatetime
+    actor: str
+    action: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class AuditPage(Answer):
+    """
+    The newest first. `next_cursor`: null when there are no more.
+    """
+
+    events: list[AuditEvent]
+    next_cursor: str | None
+
+
+class Explanation(Answer):
+    """
+    `explanation`: why, as denials and `policy explain --json` say it.
+    """
+
+    allowed: bool
+    explanation: dict[str, Any]
 
 
 class Fault(Answer):
@@ -117,6 +159,29 @@ class LastUse(Answer):
     count: int
 
 
+class Owner(Answer):
+    """
+    Whose keys there are, and the most that any of them can do (`tier`).
+    """
+
+    id: str
+    issuer: str
+    subject: str
+    tenant_id: str
+    tier: str
+    disabled: bool
+    created_at: AwareDatetime
+
+
+class OwnerPage(Answer):
+    """
+    By name. `next_cursor`: null when there are no more.
+    """
+
+    owners: list[Owner]
+    next_cursor: str | None
+
+
 class Problem(Answer):
     """
     RFC 9457. `error` is `detail` once more, for the platform's clients; some codes have further members.
@@ -134,6 +199,38 @@ class Problem(Answer):
     Scopes that would have been needed.
     """
     faults: list[Fault] | None = None
+
+
+class KeySession(Answer):
+    """
+    An MCP session that a key holds upstream; its id is its holder's alone.
+    """
+
+    upstream: str
+    protocol_version: str | None
+    created_at: AwareDatetime
+    last_seen_at: AwareDatetime
+    secret_version: int
+
+
+class KeySessions(Answer):
+    """
+    The newest first.
+    """
+
+    sessions: list[KeySession]
+
+
+class Use(Answer):
+    """
+    How often a rule allowed or denied, resting on these scopes; of a denial: which would have sufficed, if any.
+    """
+
+    rule: str
+    scopes: list[str]
+    allowed: bool
+    count: int
+    last_at: AwareDatetime
 
 
 class Identity(Answer):
@@ -384,3 +481,12 @@ class RotatedKey(ApiKey):
     The token. It is not stored, and never shown again.
     """
     descendants_revoked: int
+
+
+class Usage(Answer):
+    """
+    What a key did on the last days, today included and last.
+    """
+
+    days: list[DayUse]
+    uses: list[Use]

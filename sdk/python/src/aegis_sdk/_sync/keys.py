@@ -11,7 +11,21 @@ from aegis_sdk._sync.lists import Listing
 from aegis_sdk._sync.resource import Resource
 from aegis_sdk.calls import Call, delete, form_path, form_time, get, patch, post
 from aegis_sdk.errors import SecretNotShownError
-from aegis_sdk.models import ApiKey, ApiKeyPage, Constraints, MintedKey, Receipt, RotatedKey, ScopeCatalogue
+from aegis_sdk.models import (
+    ApiKey,
+    ApiKeyPage,
+    AuditEvent,
+    AuditPage,
+    Constraints,
+    Explanation,
+    KeySession,
+    KeySessions,
+    MintedKey,
+    Receipt,
+    RotatedKey,
+    ScopeCatalogue,
+    Usage,
+)
 from aegis_sdk.paging import form_linked_page
 
 ExpiresIn = Literal["7d", "30d", "90d", "1y", "never"]
@@ -136,6 +150,44 @@ class Keys(Resource):
     def revoke(self, key_id: str, *, reason: str | None = None) -> Receipt:
         """End it and what was made by it, for good. The receipt says who refuses it since when. Takes `key:revoke`."""
         return self._transport.fetch(delete(form_path("api-keys", key_id), {"reason": reason}), Receipt)
+
+    def explain(
+        self,
+        key_id: str,
+        *,
+        tool: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        rpc: str | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Explanation:
+        """Whether the key could do something now, and why: a `tool` call with its `arguments`, an HTTP request
+        (`method`, and `path` with its query), or any JSON-RPC request (`rpc` with its `params`). Takes `key:read`.
+        """
+        body = {
+            "tool": tool,
+            "arguments": arguments,
+            "method": method,
+            "path": path,
+            "rpc": rpc,
+            "params": params,
+        }
+        return self._transport.fetch(post(form_path("api-keys", key_id, "explain"), body, repeatable=True), Explanation)
+
+    def sessions(self, key_id: str) -> Sequence[KeySession]:
+        """The MCP sessions it holds, the newest first. Takes `key:read`."""
+        found = self._transport.fetch(get(form_path("api-keys", key_id, "sessions")), KeySessions)
+        return found.sessions
+
+    def audit(self, key_id: str, *, page_size: int | None = None) -> Listing[AuditEvent]:
+        """What was done to it and what it was denied, the newest first. Takes `key:read`."""
+        call = get(form_path("api-keys", key_id, "audit"), {"limit": page_size})
+        return Listing(self._transport, call, AuditPage, lambda page: form_linked_page(page, page.events))
+
+    def usage(self, key_id: str, *, days: int | None = None) -> Usage:
+        """What it did, by day and by rule, on the last days (30). Takes `key:read`."""
+        return self._transport.fetch(get(form_path("api-keys", key_id, "usage"), {"days": days}), Usage)
 
     def scopes(self) -> ScopeCatalogue:
         """All scopes and presets, and which of them this key may give away."""
