@@ -18,6 +18,7 @@ from proxy.authorization import Permit
 from proxy.clock import Clock
 from proxy.endpoints import Endpoints, form_reference
 from proxy.errors import Reason, Refusal, UnavailableError, UpstreamError
+from proxy.expiry import may_be_shared
 from proxy.filtering import Allow, ListView, form_view
 from proxy.handles import (
     STATEFUL_METHODS,
@@ -63,6 +64,7 @@ class Outbound:
     last_event_id: str | None  # as the client has it
     request_id: str
     message_target: str | None = field(default=None, repr=False)
+    warnings: tuple[tuple[str, str], ...] = ()  # headers for the client, and for no other that a cache may serve
 
 
 class SessionEnder(Protocol):
@@ -136,6 +138,8 @@ class Forwarder:
             response = await call.send(permit.method, target, headers, outbound.body, gate=relay.wait_open)
             check_answer(response, permit.match.route.protocol)
             relayed = form_client_headers(response.headers, request_id=outbound.request_id)
+            if outbound.warnings and not may_be_shared(",".join(relayed.getall("Cache-Control", []))):
+                relayed.extend(outbound.warnings)
             await self._settle_session(permit, exchange, outbound, response, relayed)
             answer = await relay.carry(response, relayed)
             response.release()

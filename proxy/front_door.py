@@ -66,8 +66,7 @@ from proxy.verification import Verifier
 
 log = get_logger("decision")
 
-# Outcomes that are no refusals.
-FORWARDED, MANAGED, PUBLISHED, CLIENT_LEFT = "forwarded", "managed", "published", "client_left"
+CLIENT_LEFT = "client_left"  # an outcome that nobody was told
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -132,7 +131,7 @@ class FrontDoor:
         status = 499
         try:
             response = await self._walk(request, passage)
-            outcome, status = passage.ended or _name_outcome(passage), response.status
+            outcome, status = passage.outcome, response.status
         except Refusal as refused:
             check_unanswered(request)
             refusal = self._failures.weigh(refused, passage.address, self._clock.boot())
@@ -178,6 +177,7 @@ class FrontDoor:
         passage.key_id = presented.key_id
         verified = await self._verifier.verify(presented)
         passage.key_id = verified.key_id
+        self._recorder.note_end(passage, verified.key_id, verified.ends and verified.ends[0])
         check_address(verified, passage.address)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
             self._find_session(target, match, passage, verified.holder)
@@ -338,8 +338,9 @@ class FrontDoor:
         if apart:  # no header names a session here, and nobody has claimed this one
             headers = [(name, value) for name, value in headers if name.lower() != "mcp-session-id"]
         return Outbound(
-            target.text, headers, body, session_id, last_event_id, passage.request_id, passage.message_target
-        )
+            target.text, headers, body, session_id, last_event_id, passage.request_id, passage.message_target,
+            passage.warnings,
+        )  # fmt: skip
 
     # Say no.
 
@@ -358,6 +359,7 @@ class FrontDoor:
                 metadata_url=self._rules.discovery.form_metadata_url(route.path) if route else None,
             )
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        response.headers.extend(passage.warnings)
         if answer.close or not request.content.is_eof():
             response.force_close()  # what was not read must not be taken for the next request
         return response
@@ -377,12 +379,6 @@ class FrontDoor:
         answer = form_answer(refusal, PLAIN, realm=self._rules.realm, request_id=request_id)
         self._recorder.record_unread(request_id, refusal.reason, answer.status)
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-
-
-def _name_outcome(passage: Passage) -> str:
-    if passage.endpoint is not None:
-        return MANAGED
-    return FORWARDED if passage.match else PUBLISHED
 
 
 def _check_no_body(request: web.BaseRequest) -> None:

@@ -22,6 +22,7 @@ from proxy.credentials import MisplacedKeyError
 from proxy.decision_records import RightsLog, form_decision
 from proxy.envelope import Target
 from proxy.errors import CredentialError, DeniedError, LimitError, Reason, Refusal
+from proxy.expiry_warnings import ExpiryWarnings
 from proxy.identity import KeyId, OwnerId, Principal
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.networks import Networks
@@ -69,7 +70,14 @@ class Passage:
     session: tuple[str, bytes] | None = None
     message_target: str | None = field(default=None, repr=False)
     dialect: Dialect = field(default=PLAIN)
+    warnings: tuple[tuple[str, str], ...] = ()  # headers that an answer to this key has beside its own
     decision: Mapping[str, object] = field(default_factory=lambda: UNDECIDED, repr=False)  # what its line says of it
+
+    @property
+    def outcome(self) -> str:
+        """Of one that was answered without a refusal."""
+        answered = "forwarded" if self.match else "published"
+        return self.ended or ("managed" if self.endpoint is not None else answered)
 
 
 class Recorder:
@@ -84,6 +92,7 @@ class Recorder:
         last_uses: LastUseLog,
         networks: Networks,
         alarms: Alarms,
+        expiry: ExpiryWarnings,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -93,6 +102,7 @@ class Recorder:
         self._last_uses = last_uses
         self._networks = networks
         self._alarms = alarms
+        self._expiry = expiry
         self._metrics = metrics
         self._clock = clock
         self._rights = RightsLog()
@@ -101,6 +111,10 @@ class Recorder:
     def start(self, http: str, request_id: str, user_agent: str | None) -> Passage:
         """The blank page for a request that has just come in."""
         return Passage(request_id, self._clock.boot(), http, self._live.enforced.revision, user_agent)
+
+    def note_end(self, passage: Passage, key_id: KeyId, end: float | None) -> None:
+        """A verified key, and when it or its secret ends: its answers warn when that is soon."""
+        passage.warnings = self._expiry.warn(key_id, end)
 
     def note_decision(
         self, passage: Passage, principal: Principal, query: Mapping[str, str], decided: Permit | DeniedError

@@ -25,6 +25,7 @@ from proxy.client_connection import ClientServer
 from proxy.clock import SystemClock
 from proxy.database import Database
 from proxy.errors import ProxyError, Reason
+from proxy.expiry_warnings import ExpiryWarnings
 from proxy.failures import FailureLimiter
 from proxy.filtering import Allow
 from proxy.fittings import (
@@ -261,7 +262,7 @@ def _build_recorder(
     stack.push_async_callback(alarms.aclose)
     return Recorder(
         live=live, usage=usage, audit=audit, last_uses=last_uses, networks=networks, alarms=alarms, metrics=metrics,
-        clock=clock,
+        expiry=ExpiryWarnings(clock, heart.database_clock), clock=clock,
     )  # fmt: skip
 
 

@@ -132,6 +132,8 @@ class Management:
         try:
             caller = await self._find_caller(presented, passage)
             passage.key_id = caller.key_id
+            if caller.key_id is not None:
+                self._recorder.note_end(passage, caller.key_id, caller.ends)
             raw, body = await self._read_body(endpoint, request)
             version = read_version(request.headers) if endpoint.conditional else None
             once = _read_once(endpoint, request, target, raw)
@@ -243,5 +245,5 @@ def _form_headers(passage: Passage) -> dict[str, str]:
         "Content-Type": "application/json",
         "Cache-Control": "no-store",
         "X-Request-Id": passage.request_id,
-        **dict((*SAFETY, SERVER)),
+        **dict((*SAFETY, SERVER, *passage.warnings)),
     }
