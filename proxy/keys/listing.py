@@ -7,22 +7,33 @@ made meanwhile shift nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.database import Database
 from proxy.keys.record import Place
 from proxy.keys.rights import View
-from proxy.keys.store import STATUS, SUMMARY, KeySummary, form_summary
+from proxy.keys.store import SUMMARY, KeySummary, form_summary
 
 DESCENDANTS = """k.id IN (
     WITH RECURSIVE below AS (
         SELECT {0} AS id UNION SELECT c.id FROM below JOIN api_keys c ON c.parent_id = below.id
     ) SELECT id FROM below)"""
 
+# What `SUMMARY` shows as a status, taken apart, so that the planner knows how many keys there are of each.
+STATUSES: Final[Mapping[str, str]] = {
+    "active": "(k.status = 'active' AND o.disabled_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()))",
+    "expired": "(k.status = 'active' AND o.disabled_at IS NULL AND k.expires_at <= now())",
+    "disabled": "k.status = 'disabled'",
+    "revoked": "k.status = 'revoked'",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Keys that meet all that is not None. `text`: part of a name or an id, in any case; `owner`: a subject."""
+    """Keys that meet all that is not None. `statuses`: of `STATUSES`, one at least; `text`: part of a name or an id, in
+    any case; `owner`: a subject."""
 
     statuses: tuple[str, ...] | None = None
     preset: str | None = None
@@ -54,7 +65,7 @@ class _Conditions:
 
     def add_search(self, search: Search) -> None:
         if search.statuses is not None:
-            self.add(f"{STATUS} = ANY ({{0}}::text[])", list(search.statuses))
+            self.add(f"({' OR '.join(STATUSES[status] for status in search.statuses)})")
         if search.preset is not None:
             self.add("k.preset = {0}", search.preset)
         if search.owner is not None:
@@ -70,15 +81,19 @@ async def list_keys(
     database: Database, view: View, search: Search, after: Place | None, limit: int
 ) -> list[KeySummary]:
     """So many at most, beginning behind that place. Raises DatabaseError."""
+    statement, arguments = form_statement(view, search, after, limit)
+    return [form_summary(row) for row in await database.fetch(statement, *arguments)]
+
+
+def form_statement(view: View, search: Search, after: Place | None, limit: int) -> tuple[str, list[object]]:
+    """What reads a page, in the order of `api_keys_owner_age` or `api_keys_age`; and its arguments."""
     conditions = _Conditions()
     conditions.add_view(view)
     conditions.add_search(search)
     if after is not None:
         conditions.add("(k.created_at, k.id) < ({0}, {1})", after.created_at, after.key_id)
-    rows = await database.fetch(
-        f"{SUMMARY}{conditions.form()} ORDER BY k.created_at DESC, k.id DESC LIMIT {limit}", *conditions.arguments
-    )
-    return [form_summary(row) for row in rows]
+    statement = f"{SUMMARY}{conditions.form()} ORDER BY k.created_at DESC, k.id DESC LIMIT {limit:d}"
+    return statement, conditions.arguments
 
 
 async def find_key(database: Database, view: View, key_id: str) -> KeySummary | None:

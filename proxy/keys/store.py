@@ -50,16 +50,13 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
   FROM api_keys k JOIN owners o ON o.id = k.owner_id
  WHERE k.id = ANY($1::text[])
 """
-# How a key's status is shown.
-STATUS = """
-       CASE WHEN k.status <> 'active' THEN k.status
-            WHEN o.disabled_at IS NOT NULL THEN 'owner disabled'
-            WHEN k.expires_at <= now() THEN 'expired'
-            ELSE 'active' END"""
 # Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
 SUMMARY = f"""
 SELECT {COLUMNS}, k.id, k.name, o.subject AS owner, o.tenant_id AS tenant, o.tier, k.preset, k.scopes,
-       {STATUS} AS status,
+       CASE WHEN k.status <> 'active' THEN k.status
+            WHEN o.disabled_at IS NOT NULL THEN 'owner disabled'
+            WHEN k.expires_at <= now() THEN 'expired'
+            ELSE 'active' END AS status,
        extract(epoch FROM k.expires_at)::float8 AS expires_at, extract(epoch FROM k.created_at)::float8 AS created_at,
        k.created_by, k.parent_id, extract(epoch FROM k.revoked_at)::float8 AS revoked_at, k.revoked_by,
        k.revoked_reason, o.issuer, k.constraints::text AS constraints, k.version, k.aegis_role,
