@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -35,7 +36,7 @@ from proxy.cli.output import (
     quote,
     say,
 )
-from proxy.keys.minting import LOCAL_ISSUER, MintedKey, MintError, MintRequest, mint, parse_expiry
+from proxy.keys.minting import LOCAL_ISSUER, MintedKey, MintError, MintRequest, mint, settle_expiry
 from proxy.keys.store import KeyStore, KeySummary
 from proxy.receipts import Receipt, wait_receipt
 from proxy.settings import Settings
@@ -54,7 +55,10 @@ def mint_key(
     scope: Annotated[
         list[str] | None, typer.Option(help="A single scope, such as workflow:run:nightly-etl; may be repeated.")
     ] = None,
-    expires: Annotated[str, typer.Option(help="7d, 30d, 90d, 1y, never, or an ISO date.")] = "90d",
+    expires: Annotated[
+        str | None,
+        typer.Option(help="7d, 30d, 90d, 1y, never, or an ISO date. Default: 90d, or what the policy allows of it."),
+    ] = None,
     issuer: Annotated[str, typer.Option(help="The owner's identity provider, as its tokens name it.")] = LOCAL_ISSUER,
     role: Annotated[
         str | None, typer.Option(help="What validation says of the owner's role on the platform. Default: nothing.")
@@ -76,10 +80,10 @@ def mint_key(
             raise MintError("give either a preset or scopes: --preset P, or --scope S (repeatable)")
         request = MintRequest(
             name=name, owner=owner, actor=get_actor(), tenant=tenant, tier=tier, preset=preset,
-            scopes=tuple(scope or ()), expires_at=parse_expiry(expires, datetime.now(UTC)), issuer=issuer,
+            scopes=tuple(scope or ()), issuer=issuer,
             constraints=form_constraints(source, rate, burst, max_calls, max_streams), role=role,
         )  # fmt: skip
-        minted = asyncio.run(_mint(read_settings(config), request))
+        minted = asyncio.run(_mint(read_settings(config), request, expires))
     if json:
         print_json({**form_key(minted.summary), "key": minted.token})
         return
@@ -91,8 +95,9 @@ def mint_key(
     )
 
 
-async def _mint(settings: Settings, request: MintRequest) -> MintedKey:
+async def _mint(settings: Settings, request: MintRequest, expires: str | None) -> MintedKey:
     async with open_changing(settings) as (database, hasher, policy):
+        request = replace(request, expires_at=settle_expiry(expires, policy, datetime.now(UTC)))
         return await mint(request, policy=policy, store=KeyStore(database), hasher=hasher)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ async def _import(
 def _read(file: str, form: Format, policy: Policy, renamed: dict[str, list[str]]) -> Sequence[Any]:
     try:
         with _open(file) as lines:
-            return parse_export(lines, form, policy, file, renamed)
+            return parse_export(lines, form, policy, file, renamed, time.time())
     except OSError as error:
         raise ExportError([Fault(file, None, f"cannot be read: {error.strerror}", "name the export")]) from error
     except UnicodeDecodeError as error:

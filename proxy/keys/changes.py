@@ -21,7 +21,15 @@ from proxy.identity import KeyId
 from proxy.keys.callers import hold, renew
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
-from proxy.keys.minting import MintedKey, MintError, check_name, check_role, draw_token, settle_scopes
+from proxy.keys.minting import (
+    MintedKey,
+    MintError,
+    check_longest,
+    check_name,
+    check_role,
+    draw_token,
+    settle_scopes,
+)
 from proxy.keys.record import KeyRecord
 from proxy.keys.rights import (
     Action,
@@ -138,8 +146,8 @@ class _Case:
         if self.key.expires_at is not None and self.key.expires_at <= self.now:
             raise KeyConflictError(f"key {self.key.id} has expired: mint a new one")
 
-    def check_future(self, expires_at: datetime | None) -> None:
-        _check_future(expires_at, self.now)
+    def check_end(self, expires_at: datetime | None) -> None:
+        _check_end(expires_at, self.policy, self.now)
 
     @property
     def judges(self) -> list[Caller]:
@@ -171,7 +179,7 @@ class KeyChanges:
             await hold(connection, caller, None)
             maker, now = await renew(connection, caller, policy)
             constraints = _check_mint(maker, policy, wanted, scopes)
-            _check_future(wanted.expires_at, now)
+            _check_end(wanted.expires_at, policy, now)
             key = NewKey(
                 id=token.key_id, name=wanted.name, preset=wanted.preset, scopes=scopes, expires_at=wanted.expires_at,
                 created_by=maker.actor, tag=fast_tag(token.key_id, token.secret), argon2_string=argon2_string,
@@ -331,7 +339,7 @@ def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> d
         values |= {"preset": patch.preset, "scopes": list(scopes)}
     if patch.expires_at is not None:
         expires_at = None if patch.expires_at == "never" else patch.expires_at
-        case.check_future(expires_at)
+        case.check_end(expires_at)
         for judge in case.judges:
             check_expiry(judge, expires_at.timestamp() if expires_at else None)
         values["expires_at"] = expires_at
@@ -384,6 +392,7 @@ def _parse_id(text: str) -> KeyId:
     return KeyId(text)
 
 
-def _check_future(expires_at: datetime | None, now: float) -> None:
+def _check_end(expires_at: datetime | None, policy: Policy, now: float) -> None:
+    check_longest(expires_at, policy, now)
     if expires_at is not None and expires_at.timestamp() <= now:
         raise MintError(f"expiry {expires_at.isoformat()} lies in the past", "expires_at")

@@ -24,8 +24,10 @@ from proxy.keys.minting import (
     LOCAL_ISSUER,
     MintError,
     MintRequest,
+    check_longest,
     check_name,
     parse_expiry,
+    settle_expiry,
     settle_scopes,
 )
 from proxy.keys.store import KeySummary
@@ -43,7 +45,7 @@ class DeclarationError(ProxyError):
 
 def _write_date(value: object) -> object:
     """YAML reads 2027-01-31 as a date."""
-    return value if isinstance(value, str) else str(value)
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 class DeclaredKey(BaseModel):
@@ -58,7 +60,7 @@ class DeclaredKey(BaseModel):
     tier: str | None = None
     preset: str | None = None
     scopes: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    expires: Annotated[str, BeforeValidator(_write_date)] = "90d"
+    expires: Annotated[str | None, BeforeValidator(_write_date)] = None
     constraints: Annotated[Constraints, BeforeValidator(parse_constraints)] = UNCONSTRAINED
     disabled: bool = False
 
@@ -135,11 +137,11 @@ def plan_steps(
 def _plan(key: DeclaredKey, present: KeySummary | None, policy: Policy, actor: str, now: datetime) -> Step:
     check_name(key.name)
     scopes = settle_scopes(key.preset, key.scopes, policy)
-    expires_at = parse_expiry(key.expires, now)
     if present is None:
         request = MintRequest(
             name=key.name, owner=key.owner, actor=actor, tenant=key.tenant, tier=key.tier, preset=key.preset,
-            scopes=key.scopes, expires_at=expires_at, constraints=key.constraints, issuer=key.issuer,
+            scopes=key.scopes, expires_at=settle_expiry(key.expires, policy, now),
+            constraints=key.constraints, issuer=key.issuer,
         )  # fmt: skip
         return Step(key, mint=request, status="disable" if key.disabled else None)
     if present.status == "expired":
@@ -148,17 +150,30 @@ def _plan(key: DeclaredKey, present: KeySummary | None, policy: Policy, actor: s
         if wanted is not None and wanted != stored:
             raise MintError(f"the owner has {word} {stored!r}, not {wanted!r}: applying does not change it")
     same_scopes = (present.preset, set(present.scopes)) == (key.preset, set(scopes))
-    dated = key.expires not in EXPIRY_OPTIONS
+    expires_at = _find_new_end(key.expires, present, policy, now)
     patch = Patch(
         preset=None if same_scopes else key.preset,
         scopes=None if same_scopes or key.preset is not None else scopes,
-        expires_at=(expires_at or "never") if dated and expires_at != present.expires_at else None,
+        expires_at=expires_at,
         constraints=None if present.constraints == key.constraints.form() else key.constraints,
     )
     status: Literal["disable", "enable"] | None = None
     if key.disabled != (present.status == "disabled"):
         status = "disable" if key.disabled else "enable"
     return Step(key, present.id, patch=None if patch == Patch() else patch, status=status)
+
+
+def _find_new_end(
+    expires: str | None, present: KeySummary, policy: Policy, now: datetime
+) -> datetime | Literal["never"] | None:
+    """The declared date, if it is another; a lifetime was meant from when the key was made."""
+    if expires is None or expires in EXPIRY_OPTIONS:
+        return None
+    expires_at = parse_expiry(expires, now)
+    if expires_at == present.expires_at:
+        return None
+    check_longest(expires_at, policy, now.timestamp())
+    return expires_at or "never"
 
 
 def _describe(error: ErrorDetails) -> str:

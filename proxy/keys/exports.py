@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from proxy.errors import Fault, ProxyError
-from proxy.keys.minting import MintError, check_identifier, check_name, check_tier
+from proxy.keys.minting import MintError, check_identifier, check_longest, check_name, check_tier
 from proxy.policy import Policy
 
 Format = Literal["csv", "jsonl"]
@@ -63,8 +63,11 @@ class _Column:
 
 
 def parse_export(lines: Iterable[str], form: Format, policy: Policy, source: str,
-                 renamed: Mapping[str, Sequence[str]]) -> list[ExportedKey]:  # fmt: skip
-    """Read an export. `renamed`: scopes of the policy, for each scope that is called otherwise. Raises ExportError."""
+                 renamed: Mapping[str, Sequence[str]], now: float) -> list[ExportedKey]:  # fmt: skip
+    """Read an export. Raises ExportError.
+
+    `renamed`: scopes of the policy, for each scope that is called otherwise. `now`: seconds since the epoch.
+    """
     faults = _Faults(source)
     rows = _read_csv(lines, faults) if form == "csv" else _read_json_lines(lines, faults)
     keys: list[ExportedKey] = []
@@ -78,6 +81,7 @@ def parse_export(lines: Iterable[str], form: Format, policy: Policy, source: str
             break
     faults.found += scopes.list_faults(source)
     _find_repetitions(keys, faults)
+    _find_long_lives(keys, policy, now, faults)
     if faults.found:
         raise ExportError(sorted(faults.found, key=lambda fault: fault.line or 0))
     return keys
@@ -229,6 +233,16 @@ def _find_repetitions(keys: Iterable[ExportedKey], faults: _Faults) -> None:
                 if told != value:
                     mend = "an owner has one, for all keys: make them agree, or leave the column out"
                     faults.add(key.line, f"{column}: {value!r}, but {told!r} in line {first}", mend)
+
+
+def _find_long_lives(keys: Iterable[ExportedKey], policy: Policy, now: float, faults: _Faults) -> None:
+    """The policy's longest life holds for keys from elsewhere, too."""
+    for key in keys:
+        try:
+            if key.status != "revoked":
+                check_longest(key.expires_at, policy, now)
+        except MintError as error:
+            faults.add(key.line, f"expires_at: {error}", "give it a date that the policy allows")
 
 
 # Values

@@ -19,9 +19,12 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore, KeySummary, NewKey
 from proxy.keys.token import ID_LENGTH, SECRET_LENGTH, Token, draw, fast_tag, form_token
 from proxy.policy import Policy
+from proxy.policy.model import describe_lifetime
 
 EXPIRY_OPTIONS = {"7d": timedelta(days=7), "30d": timedelta(days=30), "90d": timedelta(days=90),
                   "1y": timedelta(days=365)}  # fmt: skip
+DEFAULT_LIFETIME = EXPIRY_OPTIONS["90d"]
+CLOCK_SLACK = timedelta(minutes=5)  # whoever adds a lifetime to now does so by another clock than the database's
 LOCAL_ISSUER = "local"  # owners made on the command line; those of an identity provider carry its issuer
 # What would act on a terminal, break or turn around a line, or cannot be stored: controls of both sets, line
 # separators, bidirectional overrides, lone surrogates. Joiners stay: emoji and several scripts are written with them.
@@ -78,10 +81,47 @@ def parse_expiry(text: str, now: datetime) -> datetime | None:
     return moment
 
 
+def settle_expiry(text: str | None, policy: Policy, now: datetime) -> datetime | None:
+    """What was asked for, if the policy lets keys live that long; None: a while. Raises MintError."""
+    if text is None:
+        return get_default_expiry(policy, now)
+    expires_at = parse_expiry(text, now)
+    check_longest(expires_at, policy, now.timestamp())
+    return expires_at
+
+
+def get_default_expiry(policy: Policy, now: datetime, ends: float | None = None) -> datetime:
+    """For whoever did not say: a while, within the policy and the life of the key that makes it, which `ends` then."""
+    expires_at = now + min(DEFAULT_LIFETIME, policy.longest_expiry or DEFAULT_LIFETIME)
+    return expires_at if ends is None else min(expires_at, datetime.fromtimestamp(ends, UTC))
+
+
+def check_longest(expires_at: datetime | None, policy: Policy, now: float) -> None:
+    """Raises MintError when a key would live longer than the policy lets any. `now`: seconds since the epoch."""
+    longest = policy.longest_expiry
+    if longest is None:
+        return
+    if expires_at is None or expires_at.timestamp() > now + (longest + CLOCK_SLACK).total_seconds():
+        asked = "to never expire" if expires_at is None else f"{expires_at.isoformat()}"
+        raise MintError(
+            f"the policy lets keys live for {describe_lifetime(longest)} at most (longest_expiry), and not {asked}",
+            "expires_at",
+        )
+
+
+def list_expiries(policy: Policy, now: datetime, ends: float | None = None) -> tuple[str, ...]:
+    """Those of `7d|30d|90d|1y|never` that a key may have now; `ends`: when the key that makes it expires."""
+    longest, left = policy.longest_expiry, None if ends is None else datetime.fromtimestamp(ends, UTC) - now
+    bounds = [bound for bound in (longest, left) if bound is not None]
+    options = [name for name, lifetime in EXPIRY_OPTIONS.items() if all(lifetime <= bound for bound in bounds)]
+    return (*options, *(() if bounds else ("never",)))
+
+
 async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher: Hasher) -> MintedKey:
     """Draw, hash and store a key. Raises MintError, KeyConflictError, DatabaseError, UnavailableError."""
     scopes = settle_scopes(request.preset, request.scopes, policy)
     _check_names(request, policy)
+    check_longest(request.expires_at, policy, datetime.now(UTC).timestamp())
     token = draw_token()
     key = NewKey(
         id=token.key_id,

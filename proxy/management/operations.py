@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeVar, get_args
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -22,7 +22,7 @@ from proxy.keys.constraints import UNCONSTRAINED
 from proxy.keys.explaining import explain_key
 from proxy.keys.hashing import Hasher
 from proxy.keys.listing import Search, find_key, list_keys
-from proxy.keys.minting import EXPIRY_OPTIONS, MintError
+from proxy.keys.minting import EXPIRY_OPTIONS, MintError, get_default_expiry, list_expiries
 from proxy.keys.owners import Owners, OwnerSummary
 from proxy.keys.record import Place
 from proxy.keys.rights import (
@@ -59,7 +59,6 @@ log = get_logger("management")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 MAX_SESSIONS: Final = 200  # shown of one key; clients open one each
-DEFAULT_LIFETIME = EXPIRY_OPTIONS["90d"]
 STATUSES: dict[str, shown.KeyStatus] = {
     "active": "active",
     "disabled": "disabled",
@@ -178,7 +177,7 @@ class Operations:
         return shown.Grantables(
             scopes=tuple(_copy(shown.GrantableScope, one) for one in scopes),
             presets=tuple(_copy(shown.GrantablePreset, one) for one in presets),
-            expiries=get_args(models.Expiry),
+            expiries=list_expiries(self._live.enforced, self._get_now(), caller.ends),
         )
 
     async def list_sessions(self, caller: Caller, key_id: str) -> shown.SessionList:
@@ -283,10 +282,7 @@ class Operations:
         """As asked for. Nobody asked: a while, and no longer than the key that makes it lives."""
         if wanted.says_expiry:
             return self._read_expiry(wanted)
-        ends = self._get_now() + DEFAULT_LIFETIME
-        if caller.ends is not None and caller.ends < ends.timestamp():
-            return datetime.fromtimestamp(caller.ends, UTC)
-        return ends
+        return get_default_expiry(self._live.enforced, self._get_now(), caller.ends)
 
     def _get_now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.wall(), UTC)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
 from proxy.policy.lookalikes import Lookalikes
-from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry
+from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry, parse_lifetime
 from proxy.policy.patterns import Pattern, PatternIndex, contains, get_shared, overlaps, parse_path_pattern
 from proxy.policy.queries import build_query
 from proxy.policy.reserved import lies_within
@@ -35,6 +35,7 @@ def build_policy(file: PolicyFile, source: Source, revision: str) -> Policy:
     return Policy(
         revision=revision,
         default_tier=file.default_tier,
+        longest_expiry=parse_lifetime(file.longest_expiry),
         presets=MappingProxyType({name: Preset(file.presets[name].title, scopes) for name, scopes in presets.items()}),
         tiers=MappingProxyType({name: simplify(scopes) for name, scopes in tier_scopes.items()}),
         catalogue=MappingProxyType(catalogue),

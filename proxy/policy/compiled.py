@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import chain, product
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -304,6 +305,7 @@ class Policy:
 
     revision: str
     default_tier: str
+    longest_expiry: timedelta | None  # from when a key is made or its expiry changed; None: for ever
     presets: Mapping[str, Preset]
     tiers: Mapping[str, frozenset[str]]
     catalogue: Mapping[str, Scope]

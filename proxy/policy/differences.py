@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proxy.policy.compiled import URI_METHODS, Lookup, Policy, Route, RouteMatch
+from proxy.policy.model import describe_lifetime
 from proxy.policy.patterns import Pattern
 from proxy.policy.reaches import Asked, Reach, find_withheld
 from proxy.policy.regions import Region, is_sample, list_regions
@@ -216,6 +217,9 @@ def _name(old: Mapping[str, str], new: Mapping[str, str]) -> Mapping[str, str]:
 def _list_general(old: Policy, new: Policy) -> Iterator[str]:
     if old.default_tier != new.default_tier:
         yield f"default_tier: {old.default_tier} becomes {new.default_tier}"
+    if old.longest_expiry != new.longest_expiry:
+        was, now = describe_lifetime(old.longest_expiry), describe_lifetime(new.longest_expiry)
+        yield f"longest_expiry: {was} becomes {now}"
     yield from _list_named("scope", old.catalogue, new.catalogue)
     for name in _list_common(old.catalogue, new.catalogue):
         before, after = old.catalogue[name].selector is not None, new.catalogue[name].selector is not None

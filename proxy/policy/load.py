@@ -123,7 +123,7 @@ def _repair(values: Any, place: ValuePath, kind: str) -> None:  # noqa: ANN401 -
             values["tiers"][name] = []
         case ("routes", int(), str(member)):
             values["routes"][place[1]].pop(member, None)
-        case (str(member),) if kind == "extra_forbidden":
+        case (str(member),) if kind == "extra_forbidden" or member == "longest_expiry":
             values.pop(member, None)
         case ("version" | "default_tier" | "presets" | "routes" as member, *_):
             whole = {"version": 1, "default_tier": model.UNREADABLE, "presets": {}, "routes": []}

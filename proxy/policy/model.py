@@ -5,9 +5,11 @@ Plain values come in, a `PolicyFile` goes out. Only shape is known here: what th
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 Text = Annotated[StrictStr, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
@@ -15,6 +17,7 @@ Texts = Annotated[list[Text], Field(min_length=1)]
 # Stands in for what could not be read, so that the rest of a faulty file can be checked; never part of a policy.
 UNREADABLE: Final = "\0unreadable"
 
+LIFETIME: Final = r"never|[1-9][0-9]{0,3}d|[1-9][0-9]?y"
 HttpMethod = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -133,9 +136,33 @@ class RouteEntry(_Entry):
     every_tool: Where | None = Field(default=None, description="Conditions on every tool call, besides its rule's own.")
 
 
+def parse_lifetime(text: str) -> timedelta | None:
+    """`90d`, `1y` (of 365 days), or None for `never`. Raises ValueError."""
+    if re.fullmatch(LIFETIME, text) is None:
+        raise ValueError("must be never, or days or years, such as 90d or 1y")
+    if text == "never":
+        return None
+    return timedelta(days=int(text[:-1]) * (365 if text.endswith("y") else 1))
+
+
+def describe_lifetime(lifetime: timedelta | None) -> str:
+    """As messages say it."""
+    return "never" if lifetime is None else f"{lifetime.days} days"
+
+
+def _check_lifetime(text: str) -> str:
+    parse_lifetime(text)
+    return text
+
+
 class PolicyFile(_Entry):
     version: Literal[1]
     default_tier: Text
+    longest_expiry: Annotated[StrictStr, AfterValidator(_check_lifetime)] = Field(
+        default="never",
+        description="How long from now a key may live at most, whoever makes or changes it: never, 90d, 1y.",
+        json_schema_extra={"pattern": f"^({LIFETIME})$"},
+    )
     scopes: dict[Text, ScopeEntry]
     presets: dict[Text, PresetEntry]
     tiers: dict[

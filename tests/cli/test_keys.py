@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from proxy.database import Database
 from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore
 from proxy.keys.token import SCANNER_PATTERN, fast_tag, parse_token
+from proxy.settings import find_shipped
 from tests.cli.command import Command
 from tests.records import form_legacy_token
 
@@ -256,3 +258,18 @@ async def test_a_key_of_the_older_form_is_no_id_and_is_not_repeated(aegis: Comma
         assert (outcome.code, outcome.stdout) == (2, "")
         assert "keys scan --check -" in outcome.told
         assert token[6:18] not in outcome.stderr
+
+
+async def test_the_policy_s_longest_life_holds_for_operators_too(aegis: Command, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    text = find_shipped("policy.yaml").read_text()
+    path.write_text(text.replace("longest_expiry: never", "longest_expiry: 7d"))
+    arguments = ("keys", "mint", "--name", "ci", "--owner", "ada", "--preset", "read-only", "--json")
+    refused = await aegis.run(*arguments, "--expires", "30d", AEGIS_POLICY=str(path))
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "the policy lets keys live for 7 days at most (longest_expiry)" in refused.told
+    minted = await aegis.run(*arguments, AEGIS_POLICY=str(path))
+    aegis.note_secret(minted.json["key"])
+    assert datetime.fromisoformat(minted.json["expires_at"]) <= datetime.now(UTC) + timedelta(days=7)
+    update = await aegis.run("keys", "update", minted.json["id"], "--expires", "never", AEGIS_POLICY=str(path))
+    assert (update.code, "longest_expiry" in update.told) == (2, True)

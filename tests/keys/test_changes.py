@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -387,6 +388,28 @@ async def test_ending_what_a_key_made_takes_the_scope_for_it(desk: Desk, stage: 
     with pytest.raises(RightsError) as caught:
         await desk.rotate(caller, child, compromised=True)
     assert caught.value.missing == ("key:revoke",)
+
+
+# What the policy lets keys live
+
+
+async def test_no_key_is_made_or_changed_to_live_longer_than_the_policy_lets_any(
+    desk: Desk, manager: MintedKey
+) -> None:
+    key = await desk.stage.mint(name="there already")
+    desk.policy = replace(desk.policy, longest_expiry=timedelta(days=30))
+    soon, late = (datetime.now(UTC) + timedelta(days=days) for days in (29, 31))
+    child = await desk.mint(await desk.caller(manager), expires_at=soon)
+    for end in (late, None):
+        with pytest.raises(MintError, match="longest_expiry"):
+            await desk.mint(await desk.caller(manager), "late", expires_at=end)
+        for caller in (OPERATOR, await desk.caller(manager)):
+            with pytest.raises(MintError, match="longest_expiry"):
+                await desk.update(caller, child, expires_at=end or "never")
+    assert (await desk.update(OPERATOR, child, expires_at=soon)).expires_at == soon
+    renamed = await desk.update(OPERATOR, key, name="keeps the end it has")
+    assert renamed.expires_at is None
+    assert (await desk.rotate(OPERATOR, key)).summary.expires_at is None
 
 
 # Walls

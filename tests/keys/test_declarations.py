@@ -94,3 +94,15 @@ def test_every_fault_is_told_at_once(policy: Policy) -> None:
     with pytest.raises(DeclarationError) as caught:
         plan_steps(parse_declaration({"version": 1, "keys": keys}), [], policy, "test", NOW)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["ada/one", "ada/two"]
+
+
+def test_the_policy_s_longest_life_holds_for_what_is_made_or_changed(policy: Policy) -> None:
+    short = replace(policy, longest_expiry=timedelta(days=30))
+    for present, expires in (((), "never"), ((), "90d"), ((PRESENT,), "2026-12-31")):
+        with pytest.raises(DeclarationError, match=r"ada/ci: .*longest_expiry"):
+            plan(short, *present, expires=expires)
+    assert plan(short, PRESENT, expires="never").words == ()
+    made = plan(short, expires=None)
+    assert made.mint is not None
+    assert made.mint.expires_at == NOW + timedelta(days=30)
+    assert plan(short, PRESENT, expires="2026-06-15").words == ("expires_at",)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,13 +19,14 @@ from proxy.policy import Policy
 
 HEADER = "key_hash,name,user_id,scopes,expires_at,status"
 DIGEST = "ab" * 32
+NOW = datetime(2027, 1, 31, tzinfo=UTC).timestamp()
 ROW = {"key_hash": DIGEST, "name": "ci", "user_id": "ada", "scopes": ["agent:list"]}
 
 
 def parse(
     policy: Policy, text: str, form: Format = "csv", renamed: Mapping[str, Sequence[str]] | None = None
 ) -> list[ExportedKey]:
-    return parse_export(text.splitlines(keepends=True), form, policy, "keys", renamed or {})
+    return parse_export(text.splitlines(keepends=True), form, policy, "keys", renamed or {}, NOW)
 
 
 def refuse(
@@ -73,7 +75,7 @@ def test_arrays_are_read_as_postgres_writes_them(policy: Policy, scopes: list[st
     array = "{" + quoted + "}"
     row = f'{DIGEST},ci,ada,"{array.replace(chr(34), chr(34) * 2)}",,\n'
     renamed = {scope: ["agent:list"] for scope in scopes}
-    (key,) = parse_export([f"{HEADER}\n", row], "csv", policy, "keys", renamed)
+    (key,) = parse_export([f"{HEADER}\n", row], "csv", policy, "keys", renamed, NOW)
     assert key.scopes == ("agent:list",)
 
 
@@ -182,6 +184,15 @@ def test_a_table_that_is_none_is_refused(policy: Policy, text: str, messages: li
         assert [fault.message for fault in refuse(policy, text)] == messages
 
 
+def test_a_living_key_lives_no_longer_than_the_policy_lets_any(policy: Policy) -> None:
+    short = replace(policy, longest_expiry=timedelta(days=30))
+    ends = ["2027-03-01T00:00:00Z", "2027-03-03T00:00:00Z", None, "2020-01-01T00:00:00Z"]
+    rows = [write(key_hash=f"{number:064x}", name=f"key {number}", expires_at=end) for number, end in enumerate(ends)]
+    faults = refuse(short, "\n".join([*rows, write(status="revoked")]), "jsonl")
+    assert [(fault.line, "longest_expiry" in fault.message) for fault in faults] == [(2, True), (3, True)]
+    assert len(parse(policy, "\n".join(rows), "jsonl")) == 4
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '{"name": "a", "name": "b"}', '"text"', "[" * 100_000, "NaN"])
 def test_a_line_that_is_no_object_is_refused(policy: Policy, text: str) -> None:
     faults = refuse(policy, f"{text}\n{write()}\n", "jsonl")
@@ -200,7 +211,7 @@ def test_a_whole_key_in_place_of_its_digest_is_called_what_it_is_and_never_quote
 def test_reading_is_given_up_after_many_faults(policy: Policy) -> None:
     rows = (f"{DIGEST},,ada,{{agent:list}},,\n" for _ in range(10 * MAX_FAULTS))
     with pytest.raises(ExportError) as refused:
-        parse_export([f"{HEADER}\n", *rows], "csv", policy, "keys", {})
+        parse_export([f"{HEADER}\n", *rows], "csv", policy, "keys", {}, NOW)
     assert len(refused.value.faults) == MAX_FAULTS + 1
     assert "given up" in refused.value.faults[-1].message
 
@@ -210,4 +221,4 @@ def test_no_text_does_more_than_be_refused(policy: Policy, text: str) -> None:
     forms: Any = ("csv", "jsonl")
     for form in forms:
         with suppress(ExportError):
-            parse_export(text.splitlines(keepends=True), form, policy, "keys", {})
+            parse_export(text.splitlines(keepends=True), form, policy, "keys", {}, NOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,22 @@ from hypothesis import strategies as st
 from proxy.errors import UnavailableError
 from proxy.identity import KeyId
 from proxy.keys.hashing import Hasher, MismatchError
-from proxy.keys.minting import EXPIRY_OPTIONS, MintedKey, MintError, MintRequest, mint, parse_expiry
+from proxy.keys.minting import (
+    CLOCK_SLACK,
+    EXPIRY_OPTIONS,
+    MintedKey,
+    MintError,
+    MintRequest,
+    check_longest,
+    get_default_expiry,
+    list_expiries,
+    mint,
+    parse_expiry,
+    settle_expiry,
+)
 from proxy.keys.store import KeyConflictError
 from proxy.keys.token import fast_tag, parse_token
+from proxy.policy import Policy
 from tests.staging import Stage
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -264,3 +278,51 @@ async def test_a_minted_key_is_active_and_revocable(stage: Stage) -> None:
     revoked = await stage.store.revoke_key(key_id, actor="test")
     assert revoked is not None
     assert revoked.status == "revoked"
+
+
+# What the policy lets keys live.
+
+
+@pytest.fixture
+def short(policy: Policy) -> Policy:
+    """A policy under which keys live for thirty days."""
+    return replace(policy, longest_expiry=timedelta(days=30))
+
+
+@pytest.mark.parametrize("text", ["never", "90d", "1y", "2026-12-31", "9999-12-31"])
+def test_an_expiry_beyond_the_policy_is_refused_with_its_word(text: str, short: Policy, policy: Policy) -> None:
+    with pytest.raises(MintError, match=r"30 days at most \(longest_expiry\)") as refused:
+        settle_expiry(text, short, NOW)
+    assert refused.value.field == "expires_at"
+    settle_expiry(text, policy, NOW)
+
+
+def test_an_expiry_within_the_policy_is_taken_and_so_is_a_clock_that_goes_a_little_ahead(short: Policy) -> None:
+    assert settle_expiry("7d", short, NOW) == NOW + timedelta(days=7)
+    check_longest(settle_expiry("30d", short, NOW), short, NOW.timestamp() - CLOCK_SLACK.total_seconds())
+    with pytest.raises(MintError):
+        check_longest(NOW + timedelta(days=30, seconds=1), short, NOW.timestamp() - CLOCK_SLACK.total_seconds())
+
+
+def test_without_a_word_a_key_lives_a_while_within_the_policy_and_its_maker(short: Policy, policy: Policy) -> None:
+    assert settle_expiry(None, policy, NOW) == NOW + timedelta(days=90)
+    assert settle_expiry(None, short, NOW) == NOW + timedelta(days=30)
+    maker = NOW + timedelta(days=3)
+    assert get_default_expiry(short, NOW, maker.timestamp()) == maker
+    assert get_default_expiry(policy, NOW, (NOW + timedelta(days=900)).timestamp()) == NOW + timedelta(days=90)
+
+
+def test_only_what_a_key_may_have_is_offered(short: Policy, policy: Policy) -> None:
+    assert list_expiries(policy, NOW) == ("7d", "30d", "90d", "1y", "never")
+    assert list_expiries(short, NOW) == ("7d", "30d")
+    assert list_expiries(policy, NOW, (NOW + timedelta(days=89)).timestamp()) == ("7d", "30d")
+    assert list_expiries(short, NOW, (NOW + timedelta(days=6)).timestamp()) == ()
+    for option in list_expiries(short, NOW):
+        settle_expiry(option, short, NOW)
+
+
+async def test_minting_refuses_what_the_policy_does_whoever_asks(short: Policy, stage: Stage) -> None:
+    request = MintRequest(name="a", owner="ada", actor="test", scopes=("agent:list",), expires_at=None)
+    with pytest.raises(MintError, match="longest_expiry"):
+        await mint(request, policy=short, store=stage.store, hasher=stage.hasher)
+    assert await stage.store.list_keys() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -219,3 +220,21 @@ async def test_a_key_shows_when_it_was_last_used_and_refused(
     }  # fmt: skip
     assert shown["last_refused"]["reason"] == "scope_missing"
     assert read(shown["last_used_at"]) <= read(shown["last_refused"]["at"])
+
+
+async def test_the_policy_s_longest_life_bounds_what_is_asked_for_offered_and_taken_for_granted(
+    http: aiohttp.ClientSession, stage: Stage, sample: SampleServer
+) -> None:
+    stage.policy = replace(stage.policy, longest_expiry=timedelta(days=30))
+    admin = await stage.mint("full-access", lifetime=timedelta(days=29))
+    stage.policy = replace(stage.policy, longest_expiry=timedelta(days=20))
+    async with stage.proxy(sample.url) as proxy:
+        api = Api(http, proxy, stage)
+        assert (await api.ask("GET", "/v1/scopes", admin.token)).json["expiries"] == ["7d"]
+        late = (datetime.now(UTC) + timedelta(days=25)).isoformat()
+        refused = await api.ask("POST", KEYS, admin.token, {"name": "x", "preset": "read-only", "expires_at": late})
+        made = await api.mint(admin.token)
+    assert (refused.status, refused.json["faults"][0]["field"]) == (422, "expires_at")
+    assert "longest_expiry" in refused.json["faults"][0]["message"]
+    left = read(made["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=19) < left <= timedelta(days=20)

@@ -148,7 +148,7 @@ def test_a_selector_that_a_preset_gains_is_told_with_what_it_names() -> None:
 
 def test_what_is_no_decision_is_told_in_general(policy: Policy) -> None:
     other = edit(
-        ("default_tier: pro", "default_tier: free"),
+        ("default_tier: pro", "default_tier: free"), ("longest_expiry: never", "longest_expiry: 1y"),
         ("  canvas:read:           { title: Read canvases }", "  canvas:read:           { title: C, selector: id }\n"
          "  canvas:draw:           { title: Draw }"),
         ("{ id: stimuli, path: /v1/stimuli, methods: [POST], upstream: api", "{ id: stimuli, path: /v1/stimuli,"
@@ -157,6 +157,7 @@ def test_what_is_no_decision_is_told_in_general(policy: Policy) -> None:
     )  # fmt: skip
     assert set(compare(policy, other).general) == {
         "default_tier: pro becomes free",
+        "longest_expiry: never becomes 365 days",
         "scope canvas:draw is new",
         "scope canvas:read takes a selector now",
         "path /v1/stimuli: upstream was api, is other",

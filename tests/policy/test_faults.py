@@ -489,6 +489,11 @@ def test_faulty_presets_and_tiers_are_refused_in_their_line(sections: str, messa
     [
         (f"version: 2 #!\ndefault_tier: pro\n{_SCOPES}{_TIERS}routes: []\n...\n", ["version"]),
         (f"version: 1\ndefault_tier: gold #!\n{_SCOPES}{_TIERS}routes: []\n...\n", ["unknown tier gold"]),
+        *(
+            (f"{_HEAD}longest_expiry: {text} #!\nroutes: []\n...\n", ["longest_expiry", "never, or days or years"])
+            for text in ("0d", "-1d", "3m", "'1 y'", "12345d", "forever", "''")
+        ),
+        (f"{_HEAD}longest_expiry: 90 #!\nroutes: []\n...\n", ["longest_expiry"]),
         (
             f"version: 1\ndefault_tier: pro\nscopes:\n  Workflow: {{ title: W }} #!\n{_TIERS}routes: []\n...\n",
             ["not a scope"],
