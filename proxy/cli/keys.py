@@ -28,6 +28,7 @@ from proxy.cli.keys_apply import apply_keys
 from proxy.cli.keys_audit import show_audit
 from proxy.cli.keys_import import import_table
 from proxy.cli.keys_life import disable_key, enable_key, rotate_key, update_key
+from proxy.cli.keys_scan import scan_files
 from proxy.cli.keys_usage import show_usage
 from proxy.cli.output import (
     form_receipt,
@@ -180,3 +181,4 @@ app.command("apply")(apply_keys)
 app.command("import")(import_table)
 app.command("usage")(show_usage)
 app.command("audit")(show_audit)
+app.command("scan")(scan_files)

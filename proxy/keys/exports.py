@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from proxy.errors import Fault, ProxyError
-from proxy.keys.minting import MintError, check_identifier, check_longest, check_name, check_tier
+from proxy.keys.minting import MintError, check_identifier, check_longest, check_name, check_role, check_tier
 from proxy.policy import Policy
 
 Format = Literal["csv", "jsonl"]
@@ -47,6 +47,7 @@ class ExportedKey:
     scopes: tuple[str, ...]
     tenant: str | None = None
     tier: str | None = None
+    role: str | None = None
     expires_at: datetime | None = None
     created_at: datetime | None = None
     status: str = "active"
@@ -275,6 +276,12 @@ def _read_identifier(value: object) -> str:
     return text
 
 
+def _read_role(value: object) -> str:
+    role = _read_text(value)
+    check_role(role)
+    return role
+
+
 def _read_scopes(value: object) -> list[str]:
     """A list (JSON), or a Postgres array in its text form (CSV)."""
     scopes = [_read_text(one) for one in value] if isinstance(value, list) else _read_array(_read_text(value))
@@ -314,9 +321,10 @@ COLUMNS: Final[Mapping[str, _Column]] = {
     "scopes": _Column("scopes", _read_scopes, "give it a scope, or leave the row out", required=True),
     "tenant_id": _Column("tenant", _read_identifier, "the owner's tenant, or empty: the tenant the owner has"),
     "zaru_tier": _Column("tier", _read_identifier, "a tier of the policy, or empty: the tier the owner has"),
+    "aegis_role": _Column("role", _read_role, "1 to 64 printable characters, or empty: none"),
     "expires_at": _Column("expires_at", _read_moment, "such as 2027-01-31T00:00:00Z, or empty: never"),
     "created_at": _Column("created_at", _read_moment, "such as 2026-01-31T00:00:00Z, or empty: now"),
     "status": _Column("status", _read_status, "active, disabled or revoked; empty: active"),
 }
-# Columns of the platform's table that have no place here: ids are ours, and a role is not a key's to have.
-LEFT_OUT: Final = ("id", "last_used_at", "aegis_role")
+# Columns of the platform's table that have no place here: ids are ours, and so are observations.
+LEFT_OUT: Final = ("id", "last_used_at")

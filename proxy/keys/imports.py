@@ -37,12 +37,12 @@ SELECT $1, subject, tenant_id, tier FROM unnest($2::text[], $3::text[], $4::text
     ON CONFLICT DO NOTHING
 """
 ADD_KEYS: Final = """
-INSERT INTO api_keys (id, owner_id, name, scopes, status, expires_at, created_at, created_by, revoked_at, revoked_by,
-                      revoked_reason)
-SELECT r.id, o.id, r.name, r.scopes, r.status, r.expires_at, coalesce(r.created_at, now()), $3,
+INSERT INTO api_keys (id, owner_id, name, scopes, aegis_role, status, expires_at, created_at, created_by, revoked_at,
+                      revoked_by, revoked_reason)
+SELECT r.id, o.id, r.name, r.scopes, r.role, r.status, r.expires_at, coalesce(r.created_at, now()), $3,
        CASE r.status WHEN 'revoked' THEN now() END, CASE r.status WHEN 'revoked' THEN $3 END,
        CASE r.status WHEN 'revoked' THEN 'revoked before it was imported' END
-  FROM jsonb_to_recordset($1::jsonb) AS r (id text, owner text, name text, scopes text[], status text,
+  FROM jsonb_to_recordset($1::jsonb) AS r (id text, owner text, name text, scopes text[], role text, status text,
                                            expires_at timestamptz, created_at timestamptz)
   JOIN owners o ON o.issuer = $2 AND o.subject = r.owner
 """
@@ -50,7 +50,8 @@ ADD_DIGESTS: Final = "INSERT INTO legacy_digests (digest, key_id) SELECT * FROM 
 ADD_AUDIT: Final = """
 INSERT INTO audit_events (actor, action, key_id, owner_id, after)
 SELECT $2, 'import', id, owner_id, jsonb_strip_nulls(jsonb_build_object(
-           'name', name, 'scopes', scopes, 'status', status, 'expires_at', expires_at, 'secret_version', 0))
+           'name', name, 'scopes', scopes, 'aegis_role', aegis_role, 'status', status,
+           'expires_at', expires_at, 'secret_version', 0))
   FROM api_keys WHERE id = ANY($1::text[])
 """
 
@@ -158,7 +159,8 @@ async def _add(
 ) -> None:
     rows = [
         {
-            "id": ids[key.digest], "owner": key.owner, "name": key.name, "scopes": key.scopes, "status": key.status,
+            "id": ids[key.digest], "owner": key.owner, "name": key.name, "scopes": key.scopes, "role": key.role,
+            "status": key.status,
             "expires_at": key.expires_at and key.expires_at.isoformat(),
             "created_at": key.created_at and key.created_at.isoformat(),
         }

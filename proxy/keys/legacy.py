@@ -15,7 +15,7 @@ from proxy.keys.record import KeyRecord, Secret
 
 LEGACY_VERSION = 0  # before the first that is ours
 LEGACY_LENGTH = 46
-LEGACY_PATTERN = r"\baegis_[0-9A-Za-z]{40}\b"
+LEGACY_PATTERN = r"aegis_[0-9A-Za-z]{40}\b"
 _FORM = re.compile(r"aegis_[0-9A-Za-z]{40}", re.ASCII)
 
 

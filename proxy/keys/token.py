@@ -23,8 +23,9 @@ CHECKSUM_LENGTH = 6  # CRC-32 in base62
 TOKEN_LENGTH = len(PREFIX) + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH
 TAG_LENGTH = 4  # bytes of the fast tag
 
-# For secret scanners: precise enough to have few false positives even without the checksum.
-SCANNER_PATTERN = r"\baegis_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b"
+# For secret scanners: precise enough to have few false positives even without the checksum. Nothing is asked of what
+# stands before: in JSON a key at the beginning of a line follows the n of an escape.
+SCANNER_PATTERN = r"aegis_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b"
 _FORM = re.compile(r"aegis_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
 
 

@@ -51,6 +51,7 @@ def test_the_platform_s_own_export_is_read_as_it_is(policy: Policy) -> None:
     assert parse(policy, text) == [
         ExportedKey(
             2, bytes.fromhex(DIGEST), "ci, nightly", "ada", ("agent:list", "workflow:run:a b"), "acme", "pro",
+            "aegis:admin",
             datetime(2127, 1, 31, tzinfo=UTC), datetime(2026, 1, 31, 10, 0, 0, 500_000, UTC), "active",
         )
     ]  # fmt: skip
@@ -95,6 +96,7 @@ BAD: list[tuple[dict[str, object], str, str]] = [
     ({"scopes": ["agent:lst"]}, "agent:lst", "--map agent:lst=SCOPE"),
     ({"tenant_id": ""}, "1 to 255 printable", "the tenant the owner has"),
     ({"zaru_tier": "platinum"}, "unknown tier 'platinum'", "a tier of the policy"),
+    ({"aegis_role": "r" * 65}, "1 to 64 printable", "or empty: none"),
     ({"expires_at": "2127-01-31"}, "no time with its offset", "2027-01-31T00:00:00Z"),
     ({"expires_at": "infinity"}, "no time with its offset", "or empty: never"),
     ({"expires_at": "9999-12-31T23:59:59-23:59"}, "expires_at", "2027-01-31T00:00:00Z"),

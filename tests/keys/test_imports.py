@@ -52,7 +52,16 @@ async def count(stage: Stage) -> list[int]:
 async def test_an_imported_key_is_a_key_like_any_other(stage: Stage) -> None:
     (one,) = await take_over(
         stage,
-        [export(tenant="acme", tier="pro", scopes=("agent:list", "agent:read"), expires_at=END, created_at=BEGAN)],
+        [
+            export(
+                tenant="acme",
+                tier="pro",
+                role="aegis:dev",
+                scopes=("agent:list", "agent:read"),
+                expires_at=END,
+                created_at=BEGAN,
+            )
+        ],
     )
     assert one.id is not None
     record = (await stage.store.read_keys([KeyId(one.id)]))[KeyId(one.id)]
@@ -61,7 +70,12 @@ async def test_an_imported_key_is_a_key_like_any_other(stage: Stage) -> None:
     assert record.find_use_fault(LEGACY_VERSION, datetime.now(UTC).timestamp()) is None
     summary = await stage.store.find_key(one.id)
     assert summary is not None
-    assert (summary.name, summary.created_at, summary.created_by, summary.preset) == ("key 1", BEGAN, "test", None)
+    assert (summary.name, summary.created_at, summary.created_by, summary.aegis_role) == (
+        "key 1",
+        BEGAN,
+        "test",
+        "aegis:dev",
+    )
     (row,) = await stage.database.fetch("SELECT actor, action, owner_id::text, after FROM audit_events")
     assert (row["actor"], row["action"], row["owner_id"]) == ("test", "import", record.owner.id)
     assert json.loads(row["after"])["scopes"] == ["agent:list", "agent:read"]
