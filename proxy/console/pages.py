@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller
-from proxy.management.shown import GrantableScope, Key
-from proxy.policy.scopes import EVERYTHING, covers
+from proxy.management.shown import DayUse, Event, GrantableScope, Key, Usage
+from proxy.policy.scopes import EVERYTHING, covers, show
 
 Tone = Literal["good", "warn", "bad", "off", "ended"]
+RUN_WORKFLOW: Final = "workflow:run"
+MAX_LINES: Final = 12  # of one event
 SOON: Final = timedelta(days=14)
 IDLE: Final = timedelta(days=90)
 UNUSED: Final = timedelta(days=7)  # a key that is not used by then was made in vain, or is forgotten
@@ -28,6 +30,16 @@ _STATES: Final[Mapping[str, tuple[str, Tone]]] = {
     "owner_disabled": ("Account disabled", "off"),
     "constraints_unreadable": ("Constraints unreadable", "bad"),
 }
+_DEEDS: Final[Mapping[str, str]] = {
+    "mint": "Created",
+    "update": "Changed",
+    "disable": "Disabled",
+    "enable": "Enabled",
+    "rotate": "Rotated",
+    "revoke": "Revoked",
+    "key.new_address": "First use from a new network",
+    "request.denied": "Request denied",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,34 @@ class State:
 
     word: str
     tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One day of a chart, heights in hundredths."""
+
+    title: str
+    allowed: int
+    denied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Days side by side. `highest`: requests of the busiest; 0: there is nothing to draw."""
+
+    bars: tuple[Bar, ...]
+    allowed: int
+    denied: int
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Of a grace: when it began, and the seconds that it lasts and that are left of it."""
+
+    begun: datetime
+    whole: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +99,7 @@ def list_hints(key: Key, now: datetime) -> list[str]:
         return []
     hints = []
     if EVERYTHING in key.scopes:
-        hints.append("Can do everything its owner can: narrow it if it needs less")
+        hints.append("Can do everything its owner can: if it needs less, make a narrower key")
     if key.expires_at is None:
         hints.append("Never expires: give it an end, or rotate it regularly")
     elif key.expires_at - now < SOON:
@@ -102,6 +142,12 @@ def list_resources(scopes: Sequence[str]) -> str:
     return f"{len(scopes)} rights over {', '.join(f'{name}s' for name in names)}"
 
 
+def find_one_workflow(scopes: Iterable[GrantableScope]) -> GrantableScope | None:
+    """The right to run workflows, if it can be given for a single one; None where the policy or the caller has none."""
+    found = next((scope for scope in scopes if scope.scope == RUN_WORKFLOW), None)
+    return found if found is not None and found.selector and (found.may or found.selectors) else None
+
+
 def find_actions(caller: Caller, key: Key) -> frozenset[Action]:
     """What the page offers to do with a key. Whether it is really allowed is judged when it is done."""
     if key.id == caller.key_id or key.status in ("revoked", "expired"):
@@ -114,3 +160,70 @@ def find_actions(caller: Caller, key: Key) -> frozenset[Action]:
     if key.owner != caller.owner.subject or key.issuer != caller.owner.issuer:
         held.discard("rotate")  # its secret is its owner's alone
     return frozenset(held)
+
+
+def form_chart(days: Sequence[DayUse]) -> Chart:
+    """A request that happened can be seen, however many there were on other days."""
+    highest = max((day.allowed + day.denied for day in days), default=0)
+
+    def scale(count: int) -> int:
+        return max(2, round(94 * count / highest)) if count else 0
+
+    bars = (
+        Bar(f"{day.day:%d %b}: {day.allowed} allowed, {day.denied} denied", scale(day.allowed), scale(day.denied))
+        for day in days
+    )
+    return Chart(tuple(bars), sum(day.allowed for day in days), sum(day.denied for day in days), highest)
+
+
+def find_unused(key: Key, usage: Usage) -> tuple[str, ...]:
+    """The key's rights that nothing rested on. None of a key that has not been used: that is another hint."""
+    used = frozenset(scope for use in usage.uses if use.allowed for scope in use.scopes)
+    if not used or EVERYTHING in key.scopes:
+        return ()
+    return tuple(scope for scope in key.scopes if not any(covers(frozenset({scope}), one) for one in used))
+
+
+def measure_grace(key: Key, events: Iterable[Event], now: datetime) -> Meter | None:
+    """Of the last rotation, where it is among these events."""
+    begun = next((event.at for event in events if event.action == "rotate"), None)
+    if key.old_secret_until is None or begun is None or not begun < key.old_secret_until:
+        return None
+    whole, left = key.old_secret_until - begun, key.old_secret_until - now
+    return Meter(begun, int(whole.total_seconds()), max(0, int(left.total_seconds())))
+
+
+def name_deed(event: Event) -> str:
+    """What was done, in words where there are some."""
+    return _DEEDS.get(event.action) or show(event.action, 40)
+
+
+def tell_actor(actor: str) -> str:
+    """Who did it. An actor is `kind:name`; of somebody signed in the name is `issuer|subject`."""
+    kind, _, name = actor.partition(":")
+    if kind == "jwt":
+        return show(name.rpartition("|")[2], 80)
+    if kind == "key":
+        return f"key aegis_{show(name, 20)}"
+    return "the proxy" if kind == "proxy" else show(actor, 80)
+
+
+def list_changes(event: Event) -> list[str]:
+    """What differs, in lines, or what it began with; foreign text in them is short and printable."""
+    before, after = event.before or {}, event.after or {}
+    lines = []
+    for name in sorted({*before, *after}):
+        words = name.replace("_", " ")
+        if name in before:
+            lines.append(f"{words}: {_tell(before[name])} → {_tell(after.get(name))}")
+        elif after[name]:
+            lines.append(f"{words}: {_tell(after[name])}")
+    return lines[:MAX_LINES]
+
+
+def _tell(value: object) -> str:
+    if isinstance(value, list):
+        return show(", ".join(map(str, value))) or "none"
+    if isinstance(value, dict):
+        return show("; ".join(f"{name.replace('_', ' ')} {_tell(one)}" for name, one in value.items())) or "none"
+    return "none" if value is None else show(str(value))

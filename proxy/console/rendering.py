@@ -11,8 +11,8 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from proxy.client_setups import CLIENTS, ClientSetup, form_environment, form_setup
+from proxy.console import pages
 from proxy.console.assets import Assets
-from proxy.console.pages import group_scopes, judge_state, list_hints, list_resources, tell_moment, tell_span
 from proxy.policy.scopes import show
 
 ROOT: Final = "/settings/api-keys"
@@ -32,14 +32,16 @@ class Renderer:
         )
         self._environment.globals.update(root=ROOT, asset=assets.locate, list_setups=list_setups)
         self._environment.filters.update(
-            moment=tell_moment,
+            actor=pages.tell_actor,
+            changes=pages.list_changes,
+            deed=pages.name_deed,
+            groups=pages.group_scopes,
+            hints=pages.list_hints,
             iso=_write_iso,
+            moment=pages.tell_moment,
+            resources=pages.list_resources,
             show=show,
-            hints=list_hints,
-            state=judge_state,
-            groups=group_scopes,
-            resources=list_resources,
-            span=tell_span,
+            state=pages.judge_state,
         )
         for name in self._environment.list_templates():
             self._environment.get_template(name)

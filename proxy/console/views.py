@@ -21,24 +21,28 @@ from aiohttp import web
 from proxy.challenges import form_answer, get_title
 from proxy.console.assets import Assets
 from proxy.console.page_headers import HEADERS
+from proxy.console.pages import find_actions, find_one_workflow, find_unused, form_chart, measure_grace
 from proxy.console.rendering import ROOT, Renderer
 from proxy.console.sign_in import SignInDesk
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
-from proxy.keys.rights import ACTION_SCOPES, Caller
+from proxy.keys.rights import ACTION_SCOPES, Caller, RightsError, check_action
 from proxy.management.dispatch import Management
-from proxy.management.shown import Grantables, KeyPage
+from proxy.management.faults import refuse_rights
+from proxy.management.shown import EventPage, Grantables, Key, KeyPage, SessionList, Usage
 from proxy.policy.reserved import is_console
 from proxy.policy.scopes import covers
-from proxy.recording import PLAIN, Passage
+from proxy.recording import MANAGEMENT, PLAIN, Passage
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 API: Final = "/settings"  # what stands below it under /v1 is the management API's
 SIGN_IN: Final = "/settings/sign-in"
-SEARCH: Final = ("q", "status", "preset", "cursor")
+NEW: Final = f"{ROOT}/new"  # no id of a key is as short
+CONNECT: Final = f"{ROOT}/connect"
 _KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})", re.ASCII)
+SEARCH: Final = ("q", "status", "preset", "cursor")
 
 
 class SignIns(Protocol):
@@ -67,7 +71,7 @@ class Console:
         self._assets = assets
         self._desk = desk
         self._renderer = Renderer(assets)
-        self._base_url = base_url
+        self._base_url = base_url.rstrip("/") if base_url else None
         self._now = now
 
     def serves(self, path: str) -> bool:
@@ -106,14 +110,19 @@ class Console:
         if target.path == API:
             return _redirect(ROOT)
         key = _KEY.fullmatch(target.path)
-        if key is None and target.path not in (ROOT, f"{ROOT}/connect"):
+        if key is None and target.path not in (ROOT, NEW, CONNECT):
             raise RequestError(Reason.ROUTE_UNKNOWN, "There is no such page. Addresses of keys end with the key's id.")
         signed_in = await self._sign_ins.find_signed_in(request)
         if signed_in is None:
             return _redirect(f"{SIGN_IN}?{urlencode({'next': target.text})}")
-        if target.path == ROOT:
-            return await self._list(signed_in, target, passage)
-        return self._render("connect.html", signed_in, place="connect", base_url=self._find_base_url(request))
+        base_url = self._base_url or f"http://{request.headers['Host']}"
+        if target.path == CONNECT:
+            return self._render("connect.html", signed_in, place="connect", base_url=base_url)
+        if target.path == NEW:
+            return await self._offer_new(signed_in, target, passage, base_url)
+        if key is not None:
+            return await self._show_key(signed_in, key["id"], target, passage, base_url)
+        return await self._list(signed_in, target, passage)
 
     async def _list(self, signed_in: SignedIn, target: Target, passage: Passage) -> web.Response:
         given = {name: value for name, value in parse_query(target.query, SEARCH).items() if name in SEARCH and value}
@@ -149,8 +158,53 @@ class Console:
         assert isinstance(result, kind)
         return result
 
-    def _find_base_url(self, request: web.BaseRequest) -> str:
-        return self._base_url or f"http://{request.headers['Host']}"
+    async def _show_key(
+        self, signed_in: SignedIn, key_id: str, target: Target, passage: Passage, base_url: str
+    ) -> web.Response:
+        """One key with all that is known of it; `events`: where its history goes on."""
+        caller = signed_in.caller
+        older = parse_query(target.query, ("events",)).get("events")
+        members = {"limit": "20", **({"cursor": older} if older else {})}
+        key = await self._ask(Key, "show_api_key", caller, passage, key_id=key_id)
+        events = await self._ask(EventPage, "list_api_key_events", caller, passage, key_id=key_id, members=members)
+        usage = await self._ask(Usage, "show_api_key_usage", caller, passage, key_id=key_id)
+        held = await self._ask(SessionList, "list_api_key_sessions", caller, passage, key_id=key_id)
+        grantables = await self._ask(Grantables, "list_scopes", caller, passage)
+        return self._render(
+            "key.html",
+            signed_in,
+            place="keys",
+            base_url=base_url,
+            key=key,
+            actions=find_actions(caller, key),
+            titles={preset.name: preset.title for preset in grantables.presets},
+            sessions=held.sessions,
+            newest=max((one.secret_version for one in held.sessions), default=0),
+            chart=form_chart(usage.days),
+            usage=usage,
+            unused=find_unused(key, usage),
+            events=events.events,
+            more_events=events.next_cursor,
+            older=older is not None,
+            meter=measure_grace(key, events.events, datetime.fromtimestamp(self._now(), UTC)),
+        )
+
+    async def _offer_new(self, signed_in: SignedIn, target: Target, passage: Passage, base_url: str) -> web.Response:
+        """The form for a new key, `rights` chosen already where a link says so."""
+        try:
+            check_action(signed_in.caller, "mint")
+        except RightsError as error:
+            raise refuse_rights(error, f"{MANAGEMENT}/create_api_key") from error
+        grantables = await self._ask(Grantables, "list_scopes", signed_in.caller, passage)
+        return self._render(
+            "new.html",
+            signed_in,
+            place="keys",
+            base_url=base_url,
+            grantables=grantables,
+            chosen=parse_query(target.query, ("rights",)).get("rights", ""),
+            one_workflow=find_one_workflow(grantables.scopes),
+        )
 
     def _render(self, template: str, signed_in: SignedIn, **values: object) -> web.Response:
         now = datetime.fromtimestamp(self._now(), UTC)

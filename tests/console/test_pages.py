@@ -7,8 +7,22 @@ from typing import Any
 
 import pytest
 
-from proxy.console.pages import judge_state, list_hints, list_resources, tell_moment, tell_span
-from proxy.management.shown import Key
+from proxy.console.pages import (
+    Meter,
+    find_one_workflow,
+    find_unused,
+    form_chart,
+    judge_state,
+    list_changes,
+    list_hints,
+    list_resources,
+    measure_grace,
+    name_deed,
+    tell_actor,
+    tell_moment,
+    tell_span,
+)
+from proxy.management.shown import DayUse, Event, GrantableScope, Key, Usage, Use
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -75,3 +89,67 @@ def test_moments_and_resources_are_told_plainly() -> None:
     assert tell_moment(NOW) == "29 Nov 2026, 12:00 UTC"
     assert list_resources(("agent:list", "agent:read", "volume:read:v-1")) == "3 rights over agents, volumes"
     assert list_resources(("*",)) == "Whatever your account may do, now and later"
+
+
+def form_event(action: str, before: Any = None, after: Any = None, at: datetime = NOW) -> Event:
+    return Event(id=1, at=at, actor="jwt:local|ada", action=action, before=before, after=after)
+
+
+def test_a_chart_shows_every_day_that_had_a_request() -> None:
+    days = [DayUse(day=NOW.date(), allowed=allowed, denied=denied) for allowed, denied in ((0, 0), (1, 0), (900, 100))]
+    chart = form_chart(days)
+    assert (chart.allowed, chart.denied, chart.highest) == (901, 100, 1000)
+    assert [(bar.allowed, bar.denied) for bar in chart.bars] == [(0, 0), (2, 0), (85, 9)]
+    assert chart.bars[2].title == "29 Nov: 900 allowed, 100 denied"
+    assert form_chart([]).highest == 0
+
+
+def test_rights_that_nothing_rested_on_are_found() -> None:
+    def form_usage(*scopes: str, allowed: bool = True) -> Usage:
+        return Usage(days=(), uses=(Use(rule="r", scopes=scopes, allowed=allowed, count=1, last_at=NOW),))
+
+    key = form_key(scopes=("agent:list", "workflow:run", "volume:read"))
+    assert find_unused(key, form_usage("workflow:run:etl")) == ("agent:list", "volume:read")
+    assert find_unused(key, form_usage("agent:list", allowed=False)) == ()
+    assert find_unused(form_key(scopes=("*",)), form_usage("agent:list")) == ()
+
+
+def test_what_is_left_of_a_grace_is_measured_from_the_rotation() -> None:
+    key = form_key(old_secret_until=NOW + timedelta(minutes=30))
+    begun = NOW - timedelta(minutes=30)
+    assert measure_grace(key, [form_event("rotate", at=begun)], NOW) == Meter(begun, 3600, 1800)
+    assert measure_grace(key, [form_event("update")], NOW) is None
+    assert measure_grace(form_key(), [form_event("rotate")], NOW) is None
+
+
+def test_history_is_told_in_words() -> None:
+    assert name_deed(form_event("mint")) == "Created"
+    assert name_deed(form_event("x" * 50)) == "x" * 40 + "…"
+    assert list_changes(form_event("update", {"name": "a"}, {"name": "b"})) == ["name: a → b"]
+    assert list_changes(form_event("mint", None, {"scopes": ["a:b", "c:d"], "constraints": {}})) == ["scopes: a:b, c:d"]
+    assert list_changes(form_event("update", {"constraints": {}}, {"constraints": {"max_calls": 3}})) == [
+        "constraints: none → max calls 3"
+    ]
+    assert len(list_changes(form_event("x", None, {str(number): 1 for number in range(99)}))) == 12
+
+
+@pytest.mark.parametrize(
+    ("actor", "text"),
+    [("jwt:https://id.example|ada", "ada"), ("key:0123456789ab", "key aegis_0123456789ab"),
+     ("proxy:7ccc213b", "the proxy"), ("cli:root@host", "cli:root@host"), ("\x1b[31m", "\\x1b[31m")],
+)  # fmt: skip
+def test_who_did_it_is_told_plainly(actor: str, text: str) -> None:
+    assert tell_actor(actor) == text
+
+
+def test_one_workflow_is_offered_where_it_can_be_given() -> None:
+    def form_scope(scope: str, may: bool, *selectors: str, selector: str | None = "name") -> GrantableScope:
+        return GrantableScope(
+            scope=scope, title="", selector=selector, may=may, why_not=None if may else "no", selectors=selectors
+        )
+
+    assert find_one_workflow([form_scope("workflow:run", True)]) is not None
+    assert find_one_workflow([form_scope("workflow:run", False, "etl")]) is not None
+    assert find_one_workflow([form_scope("workflow:run", False)]) is None
+    assert find_one_workflow([form_scope("workflow:run", True, selector=None)]) is None
+    assert find_one_workflow([form_scope("agent:run", True)]) is None

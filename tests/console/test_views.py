@@ -83,6 +83,10 @@ async def test_hostile_names_and_scopes_are_text(visitor: Visitor) -> None:
     _, text = await visitor.ask(ROOT)
     assert key.summary.id in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    for path in (f"{ROOT}/{key.summary.id}", f"{ROOT}/new?rights={HOSTILE.replace(chr(34), '%22')}"):
+        _, shown = await visitor.ask(path)
+        assert "<script>alert" not in shown
+        assert "<img" not in shown
     _, text = await visitor.ask(f"{ROOT}?q=%22%3E%3Cscript%3E")
     assert 'value="&#34;&gt;&lt;script&gt;"' in text
 
@@ -145,3 +149,72 @@ async def test_pages_are_only_read(visitor: Visitor) -> None:
 async def test_the_way_in_leads_to_the_keys(visitor: Visitor) -> None:
     answer = await visitor.send("/settings")
     assert (answer.status, answer.headers["Location"]) == (303, ROOT)
+
+
+async def test_one_key_shows_what_is_known_of_it(visitor: Visitor) -> None:
+    key = await visitor.stage.mint("execution", name="ci")
+    await visitor.sign_in()
+    status, text = await visitor.ask(f"{ROOT}/{key.summary.id}")
+    assert status == 200
+    for words in ("<h1>ci</h1>", f"aegis_{key.summary.id}", "None right now", "Nothing yet", "Created", "Execution"):
+        assert words in text
+    assert 'data-open="revoke"' in text
+    assert key.token not in text
+
+
+async def test_a_key_that_is_not_ones_own_is_not_there(visitor: Visitor) -> None:
+    key = await visitor.stage.mint("execution", owner="bob")
+    await visitor.stage.mint("execution", owner="ada")
+    await visitor.sign_in("ada")
+    for key_id in (key.summary.id, "000000000000"):
+        status, text = await visitor.ask(f"{ROOT}/{key_id}")
+        assert (status, "There is no such API key." in text) == (404, True)
+
+
+async def test_a_key_is_offered_nothing_to_do_to_itself_and_a_dead_one_nothing_at_all(visitor: Visitor) -> None:
+    admin = await visitor.stage.mint("full-access")
+    gone = await visitor.stage.mint("execution")
+    await visitor.stage.revoke_by_sql(gone)
+    await visitor.sign_in_by_key(admin.summary.id)
+    _, text = await visitor.ask(f"{ROOT}/{admin.summary.id}")
+    assert "You are signed in with this key" in text
+    assert "data-open=" not in text
+    await visitor.sign_in()
+    _, text = await visitor.ask(f"{ROOT}/{gone.summary.id}")
+    assert "Revoked" in text
+    assert "data-open=" not in text
+    assert "data-do=" not in text
+
+
+async def test_a_history_goes_on_on_further_pages(visitor: Visitor) -> None:
+    key = await visitor.stage.mint("execution")
+    for number in range(25):
+        await visitor.stage.sql(
+            "INSERT INTO audit_events (actor, action, key_id) VALUES ('test', $1, $2)", f"deed {number}", key.summary.id
+        )
+    await visitor.sign_in()
+    _, text = await visitor.ask(f"{ROOT}/{key.summary.id}")
+    assert "deed 24" in text
+    assert "deed 1<" not in text
+    (older,) = re.findall(r'href="([^"]+)#audit"', text)
+    _, text = await visitor.ask(older)
+    assert "deed 1<" in text
+
+
+async def test_who_may_not_make_keys_gets_no_form_for_it(visitor: Visitor) -> None:
+    key = await visitor.stage.mint(scopes=("key:list",))
+    await visitor.sign_in_by_key(key.summary.id)
+    status, text = await visitor.ask(f"{ROOT}/new")
+    assert (status, "key:create" in text) == (403, True)
+    _, text = await visitor.ask(ROOT)
+    assert "New API key" not in text
+
+
+async def test_what_cannot_be_given_is_shown_with_the_reason(visitor: Visitor) -> None:
+    key = await visitor.stage.mint(scopes=("key:create", "key:list", "workflow:run:nightly-etl"))
+    await visitor.sign_in_by_key(key.summary.id)
+    _, text = await visitor.ask(f"{ROOT}/new")
+    assert 'value="preset:developer"' in text
+    assert "Not available: " in text
+    assert "does not hold" in text
+    assert '<option value="nightly-etl">' in text

@@ -82,7 +82,7 @@ function show(moment, style, now) {
     const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? [];
     return unit ? relative.format(Math.trunc(seconds / size), unit) : style === "ago" ? "just now" : "in less than a minute";
   }
-  return moment.toLocaleString(undefined, style === "full" ? { dateStyle: "medium", timeStyle: "medium" } : { dateStyle: "medium" });
+  return moment.toLocaleString(undefined, style === "full" ? { dateStyle: "medium", timeStyle: "short" } : { dateStyle: "medium" });
 }
 
 /** Every <time> below `root`, in the reader's own zone; UTC stands in its title. */

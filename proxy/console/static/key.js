@@ -1,0 +1,188 @@
+// One key: watched live, changed, rotated, revoked.
+
+import { alarm, ask, begin, make, refresh, say } from "./app.js";
+import { makeWord, reveal, tellLost } from "./secret.js";
+
+const head = document.getElementById("head");
+const id = head.dataset.key;
+const path = `/api-keys/${id}`;
+const SECONDS = 3; // between two looks
+const RESTING = 600; // seconds without a touch, after which the page stops looking: a sign-in must be able to end
+let touched = Date.now();
+let words = { rotate: makeWord() };
+
+for (const name of ["pointerdown", "keydown", "focus"]) addEventListener(name, () => { touched = Date.now(); });
+
+async function look() {
+  const idle = document.hidden || document.querySelector("dialog[open]") || Date.now() - touched > RESTING * 1000;
+  if (!idle) {
+    try {
+      await refresh(location.pathname, ["sessions"]);
+    } catch {
+      // The next look may find it again.
+    }
+  }
+  setTimeout(look, SECONDS * 1000);
+}
+
+// Dialogs
+
+document.addEventListener("click", async (event) => {
+  const open = event.target.closest("[data-open]");
+  if (open) {
+    const dialog = document.getElementById(open.dataset.open);
+    dialog.querySelector(".fault").textContent = "";
+    words = { rotate: makeWord() };
+    begin(dialog);
+    dialog.showModal();
+    if (open.dataset.open === "revoke") countSessions(dialog);
+  }
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+  const button = event.target.closest("[data-do]");
+  if (button) await change(button, () => ask("POST", `${path}/${button.dataset.do}`), button.dataset.do === "disable" ? "Disabled: it is refused until you enable it" : "Enabled");
+});
+
+async function countSessions(dialog) {
+  try {
+    const { sessions } = await ask("GET", `${path}/sessions`);
+    dialog.querySelector("[data-sessions]").textContent = sessions.length;
+  } catch {
+    // What was there when the page was made stands there still.
+  }
+}
+
+/** Do it, and show what the key is then. */
+async function change(button, work, done) {
+  button.disabled = true;
+  try {
+    await work();
+    await refresh(location.pathname, ["head", "facts", "audit", "sessions"]);
+    alarm("");
+    say(done);
+  } catch (refused) {
+    if (refused.status !== 401) alarm(refused.message);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** What a form in a dialog does when it is sent; what goes wrong is said in it, and it stays open. */
+function onSubmit(name, work) {
+  const dialog = document.getElementById(name);
+  dialog.querySelector("form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = event.submitter ?? dialog.querySelector("button.primary");
+    const fault = dialog.querySelector(".fault");
+    fault.textContent = "";
+    button.disabled = true;
+    try {
+      await work(dialog, event.target);
+    } catch (refused) {
+      fault.textContent = refused.faults?.length ? refused.faults.map((one) => `${one.field}: ${one.message}.`).join(" ") : refused.message;
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+onSubmit("edit", async (dialog) => {
+  const patch = {};
+  const field = document.getElementById("edit-name");
+  if (field.value.trim() !== field.defaultValue) patch.name = field.value.trim();
+  const expiry = document.getElementById("edit-expiry").value;
+  if (expiry) patch.expires_in = expiry;
+  if (Object.keys(patch).length) await ask("PATCH", path, patch, { "If-Match": `"${head.dataset.version}"` });
+  dialog.close();
+  location.reload();
+});
+
+onSubmit("rotate", async (dialog, form) => {
+  const wanted = { grace: form.elements.compromised.checked ? "now" : form.elements.grace.value, compromised: form.elements.compromised.checked };
+  const made = await ask("POST", `${path}/rotate`, wanted, { "Idempotency-Key": words.rotate });
+  dialog.close();
+  if (!made.key) return tellLost(id, document.getElementById("alert"));
+  await reveal({
+    token: made.key,
+    id,
+    title: `The new secret of ${made.name}`,
+    question: "Did you save it? It cannot be shown again. Without it, rotate once more.",
+    discard: null,
+  });
+  location.reload();
+});
+
+onSubmit("revoke", async (dialog, form) => {
+  const receipt = document.getElementById("receipt");
+  const reason = document.getElementById("reason").value.trim();
+  const said = ask("DELETE", reason ? `${path}?${new URLSearchParams({ reason })}` : path);
+  say("Revoking, and asking every instance");
+  showReceipt(receipt, await said);
+  form.hidden = true;
+  receipt.hidden = false;
+  receipt.focus();
+  dialog.addEventListener("close", () => location.reload());
+});
+
+const STATES = { confirmed: "Refuses it", unconfirmed: "Not confirmed", fenced: "Cut off: serves nobody" };
+
+function showReceipt(place, said) {
+  const count = said.instances.filter((one) => one.state !== "unconfirmed").length;
+  const time = said.milliseconds === null ? "" : ` in ${Math.round(said.milliseconds)} ms`;
+  const good = said.confirmed;
+  const verdict = good ? `Refused on ${count} of ${said.instances.length} instances${time}.` : `Revoked, and not yet confirmed by every instance: ${count} of ${said.instances.length}. Those that are silent close themselves.`;
+  const ended = `Ended: ${plural(said.streams, "stream")}, ${plural(said.calls, "running call")}.`;
+  const table = make("table", { className: "stacked" });
+  const row = (kind, cells) => make("tr", {}, ...cells.map((text) => make(kind, {}, text)));
+  table.append(make("thead", {}, row("th", ["Instance", "Word", "After", "Ended"])));
+  const body = make("tbody");
+  for (const one of said.instances) {
+    const line = row("td", [one.instance.slice(0, 8), STATES[one.state], one.milliseconds === null ? "–" : `${Math.round(one.milliseconds)} ms`, `${plural(one.streams, "stream")}, ${plural(one.calls, "call")}`]);
+    ["", "Word", "After", "Ended"].forEach((label, index) => { if (label) line.cells[index].dataset.label = label; });
+    body.append(line);
+  }
+  table.append(body);
+  place.replaceChildren(
+    make("h2", {}, "Receipt"),
+    make("p", { className: `notice ${good ? "good" : "warn"}` }, `${verdict} ${ended}`),
+    table,
+    make("div", { className: "actions" }, Object.assign(make("button", { type: "button", className: "primary" }, "Done"), { onclick: () => place.closest("dialog").close() })),
+  );
+}
+
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+// May it?
+
+document.getElementById("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target;
+  const fault = (name, text) => { form.querySelector(`[data-for=${name}]`).textContent = text; };
+  const place = document.getElementById("answer");
+  fault("tool", "");
+  fault("arguments", "");
+  place.replaceChildren();
+  const wanted = { tool: document.getElementById("tool").value.trim() };
+  if (!wanted.tool) return fault("tool", "Name a tool.");
+  const text = document.getElementById("arguments").value.trim();
+  try {
+    if (text) wanted.arguments = JSON.parse(text);
+  } catch {
+    return fault("arguments", "This is not JSON. Write an object, such as {\"name\": \"nightly-etl\"}.");
+  }
+  try {
+    showAnswer(place, await ask("POST", `${path}/explain`, wanted));
+  } catch (refused) {
+    fault("tool", refused.message);
+  }
+});
+
+function showAnswer(place, { allowed, explanation }) {
+  const why = explanation.why ? ` ${explanation.why}.` : "";
+  const enough = explanation.enough?.length ? ` It would take ${explanation.enough.join(", ")}.` : "";
+  const list = make("ol", { className: "trace" }, ...explanation.trace.map((step) => make("li", {}, step)));
+  const word = allowed ? "Allowed." : `Refused.${why}${enough}`;
+  const steps = make("details", {}, make("summary", {}, "How the policy got there"), list);
+  place.replaceChildren(make("p", { className: `notice ${allowed ? "good" : "bad"}` }, word), steps);
+}
+
+setTimeout(look, SECONDS * 1000);
