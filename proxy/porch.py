@@ -3,8 +3,8 @@
 In come connections, and out go most of them at once to whoever serves requests. Those from an address that presents too
 many invalid keys stay, and each of their requests is looked at here, before anything is built for it: a token that
 certainly opens nothing is answered 429 from bytes made beforehand, and everything else is handed over as it came. A
-refusal here costs about 15 µs where one by the front door takes 300, and a connection that was refused is heard again a
-second later. Nothing is admitted here, and nothing is known of routes.
+refusal here costs about 15 µs where one by the front door takes 300, and a connection is not refused again before a
+second has passed. Nothing is admitted here, and nothing is known of routes.
 
 What is refused is counted, and logged by address and interval: a line for each would be the greater part of its cost.
 """
@@ -162,7 +162,8 @@ class Newcomer(asyncio.Protocol):
     """One connection. `admit` makes whoever serves it; `is_overfull` says that not even a refusal has room."""
 
     __slots__ = (
-        "_admit", "_buffer", "_crowd", "_is_overfull", "_porch", "_silent", "_source", "_timer", "_transport", "_waits"
+        "_admit", "_buffer", "_crowd", "_is_overfull", "_porch", "_rests", "_silent", "_source", "_timer", "_transport",
+        "_waits",
     )  # fmt: skip
 
     def __init__(self, porch: Porch, admit: Callable[[], asyncio.Protocol], is_overfull: Callable[[], bool]) -> None:
@@ -172,14 +173,15 @@ class Newcomer(asyncio.Protocol):
         self._buffer = b""
         self._crowd: Crowd | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waits = False  # for a verdict, or for its rest to be over
+        self._waits = False  # for a verdict
+        self._rests = False  # was refused a moment ago, and is not refused again before it has rested
         self._silent = False  # all has been said: whatever comes is thrown away
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._source = self._porch.find_source(transport.get_extra_info("peername"))
         self._porch.newcomers.add(self)
-        self._wait(self._porch.head_timeout_seconds, self.abort)
+        self._wait(self._porch.head_timeout_seconds, self._close)
         if self._is_overfull():
             self.abort()
 
@@ -187,11 +189,10 @@ class Newcomer(asyncio.Protocol):
         if self._silent:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._waits:
-            if len(self._buffer) > MAX_HELD:
-                self.abort()
-            return
-        self._look()
+        if not self._waits:
+            self._look()
+        elif len(self._buffer) > MAX_HELD:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -210,8 +211,6 @@ class Newcomer(asyncio.Protocol):
         found = glance(self._buffer, head_length)
         if found is None:
             self._hand_over()
-        elif found.length is not None and len(self._buffer) < found.length <= MAX_HELD:
-            return  # answered when it is whole: a connection closed on bytes unread takes the answer along
         elif found.token is None:
             self._refuse(found)
         else:
@@ -232,24 +231,31 @@ class Newcomer(asyncio.Protocol):
             self._judge(found, verdict)
 
     def _refuse(self, found: Glance) -> None:
+        """Once it has rested, and once the request is whole: closing on unread bytes takes the answer along."""
+        length = len(self._buffer)
+        if self._rests and length > MAX_HELD:
+            self.abort()
+        elif not self._rests and (found.length is None or found.length > MAX_HELD or length >= found.length):
+            self._answer(stays=length == found.length)
+
+    def _answer(self, *, stays: bool) -> None:
         assert self._source is not None
         crowd = self._crowd = self._porch.refuse(self, self._source)
-        if found.length == len(self._buffer):
+        self._buffer = b""
+        if stays:
             self._transport.write(crowd.staying)
-            self._buffer = b""
-            self._waits = True
+            self._rests = True
             self._wait(REST_SECONDS, self._return)
         else:
             self._transport.write(crowd.leaving)
-            self._buffer = b""
             self._silent = True
-            self._transport.write_eof()  # and the rest is read: a reset would take the answer along
+            self._transport.write_eof()  # and the rest is read, for as long as a head may take
 
     def _return(self) -> None:
         """Rested: what has come meanwhile is looked at."""
-        self._waits = False
-        self._wait(self._porch.head_timeout_seconds, self.abort)
-        if self._buffer:
+        self._rests = False
+        self._wait(self._porch.head_timeout_seconds, self._close)
+        if self._buffer and not self._waits:
             self._look()
 
     def _hand_over(self) -> None:
@@ -270,6 +276,10 @@ class Newcomer(asyncio.Protocol):
         self._porch.newcomers.discard(self)
         if self._crowd is not None:
             self._crowd.standing.pop(self, None)
+
+    def _close(self) -> None:
+        """It has had its time."""
+        self._transport.close()
 
     def abort(self) -> None:
         """Without a word."""

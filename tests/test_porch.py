@@ -146,7 +146,7 @@ async def test_a_right_key_is_served_while_the_porch_is_full_of_others(flooded: 
 
 
 async def test_a_connection_that_was_refused_may_try_again_with_a_right_key(flooded: Flooded) -> None:
-    """It is heard when it has rested, and served as any other from then on."""
+    """It is served as any other from then on; another invalid one has to wait until it has rested."""
     async with open_raw(flooded.proxy.data_address) as client:
         answers = [await flooded.ask(token, client) for token in (GARBAGE, GARBAGE, *[flooded.good.token] * 2)]
         assert [answer.status for answer in answers] == [429, 429, 200, 200]
@@ -160,6 +160,18 @@ async def test_a_request_that_comes_in_pieces_is_answered_once_it_is_whole(flood
         for start in range(0, len(request), 16):
             await client.send(request[start : start + 16])
         assert (await client.read_answer()).status == 429
+
+
+async def test_a_right_key_does_not_wait_here_for_its_body(flooded: Flooded, http: aiohttp.ClientSession) -> None:
+    """It is verified while the body is still to come, and that may come as slowly as anybody's."""
+    request, name = form_request(token=flooded.good.token, body=PING), 'aegis_verifications_total{by="memory"}'
+    before = (await read_metrics(http, flooded.proxy))[name]
+    async with asyncio.timeout(GUARD_SECONDS), open_raw(flooded.proxy.data_address) as client:
+        await client.send(request[:-1])
+        while (await read_metrics(http, flooded.proxy))[name] == before:
+            pass
+        await client.send(request[-1:])
+        assert (await client.read_answer()).status == 200
 
 
 @pytest.mark.parametrize(
