@@ -46,7 +46,7 @@ TABLE: dict[Reason, Row] = {
     Reason.KEY_DISABLED: Row(401, "API key disabled", "invalid_token"),
     Reason.SECRET_RETIRED: Row(401, "API key rotated", "invalid_token"),
     Reason.OWNER_DISABLED: Row(401, "Account disabled", "invalid_token"),
-    # RFC 6585 section 4. Closed, so that the next attempt passes by the porch, where it costs a twentieth.
+    # RFC 6585 section 4. Closed, so that the next attempt passes by the porch, where it costs a tenth.
     Reason.TOO_MANY_FAILURES: Row(429, "Too many invalid API keys", close=True),
     Reason.TOKEN_INVALID: Row(401, "Invalid token", "invalid_token"),
     Reason.TOKEN_EXPIRED: Row(401, "Token expired", "invalid_token"),

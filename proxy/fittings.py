@@ -205,7 +205,9 @@ def open_hasher(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> 
     return hasher
 
 
-def open_porch(settings: Settings, screen: Screen, clock: Clock, metrics: Metrics, stack: AsyncExitStack) -> Porch:
+def open_porch(
+    settings: Settings, max_connections: int, screen: Screen, clock: Clock, metrics: Metrics, stack: AsyncExitStack
+) -> Porch:
     server, failures = settings.server, settings.failures
     porch = Porch(
         limiter=FailureLimiter(burst=failures.burst, per_second=failures.per_second),
@@ -214,6 +216,7 @@ def open_porch(settings: Settings, screen: Screen, clock: Clock, metrics: Metric
         realm=server.realm,
         trusted_proxies=server.trusted_proxies,
         head_timeout_seconds=server.header_timeout_seconds,
+        max_connections=max_connections,
         count=partial(metrics.count_request, "none", Reason.TOO_MANY_FAILURES),
     )
     stack.callback(porch.close)

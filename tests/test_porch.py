@@ -18,7 +18,7 @@ from proxy.errors import Reason
 from proxy.identity import KeyId
 from proxy.keys.minting import MintedKey
 from proxy.keys.token import SECRET_LENGTH, form_token
-from proxy.porch import MAX_STANDING
+from proxy.porch import STANDING_SHARE
 from proxy.server import Proxy
 from tests.canary_upstream import CanaryUpstream
 from tests.conftest import Ear
@@ -128,10 +128,12 @@ async def test_a_right_key_is_served_whether_it_was_seen_before_or_not(flooded: 
     assert len(flooded.canary.requests) == 3
 
 
-async def test_a_right_key_is_served_while_the_porch_is_full_of_others(flooded: Flooded, stage: Stage) -> None:
+async def test_a_right_key_is_served_while_the_porch_is_full_of_others(stage: Stage) -> None:
     """They keep their connections, and those who stand there longest make room."""
-    wrong = [form_secret_token(form_key_id(number)).text for number in range(MAX_STANDING + 2)]
-    async with contextlib.AsyncExitStack() as stack:
+    standing = 50
+    wrong = [form_secret_token(form_key_id(number)).text for number in range(standing + 2)]
+    limits = {"max_connections": int(standing / STANDING_SHARE)}
+    async with flood(stage, server=limits) as flooded, contextlib.AsyncExitStack() as stack:
         crowd = [await stack.enter_async_context(open_raw(flooded.proxy.data_address)) for _ in wrong]
         answers = await asyncio.gather(*(flooded.ask(*one) for one in zip(wrong, crowd, strict=True)))
         assert {answer.status for answer in answers} == {429}
