@@ -69,6 +69,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     assert {name for name in names if ".dist-info/" not in name} == source
     assert "aegis_sdk/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.name == f"aegis_sdk-{aegis_sdk.__version__}-py3-none-any.whl"
     assert "Provides-Extra: mcp" in metadata
     assert "# aegis-sdk" in metadata, "the README is its description"

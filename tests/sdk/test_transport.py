@@ -168,7 +168,9 @@ async def test_silence_has_an_end(heard: io.StringIO) -> None:
     async with HostileOrigin(script) as origin, client_of(origin.port, timeout=0.05) as client:
         with pytest.raises(RequestTimeoutError) as failed:
             await client.agents.get("i")
-    assert len(origin.requests) == 1
+        with pytest.raises(RequestTimeoutError):
+            await anext(client.executions.stream("i"))
+    assert len(origin.requests) == 2
     check_kept(failed.value, heard)
 
 
@@ -286,23 +288,22 @@ async def test_a_stream_may_be_silent_for_longer_than_an_answer() -> None:
     released = asyncio.Event()
 
     async def script(peer: Peer) -> None:
-        await peer.read_request()
-        await peer.send(STREAM, chunk(EVENT))
-        await released.wait()
-        await peer.send(chunk(EVENT), b"0\r\n\r\n")
-
-    async def silence() -> AsyncIterator[None]:
-        """As long as another request of the same client takes to give up waiting."""
-        with pytest.raises(RequestTimeoutError):
-            await client.agents.get("i")
-        released.set()
-        yield
+        request = await peer.read_request()
+        if b"/stream " in request:
+            await peer.send(STREAM, chunk(EVENT))
+            await released.wait()
+            await peer.send(chunk(EVENT), b"0\r\n\r\n")
 
     async with HostileOrigin(script) as origin, client_of(origin.port, timeout=0.05) as client:
         async with client.executions.stream("i") as events:
             assert (await anext(events)).type == "log"
-            async for _ in silence():
-                assert [event.type async for event in events] == ["log"]
+            waiting = asyncio.create_task(anext(events))
+            for _ in range(2):
+                with pytest.raises(RequestTimeoutError):
+                    await client.agents.get("i")
+            assert not waiting.done()
+            released.set()
+            assert (await waiting).type == "log"
 
 
 async def test_an_upload_goes_as_it_comes() -> None:

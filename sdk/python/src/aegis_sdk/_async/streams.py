@@ -61,7 +61,7 @@ class AsyncEventStream:
 
     async def _connect(self) -> httpx2.Response:
         if self._answer is None:
-            self._answer = await self._transport.open(self._call)
+            self._answer = await self._transport.stream(self._call)
         return self._answer
 
     async def _iterate(self) -> AsyncGenerator[StreamEvent, None]:

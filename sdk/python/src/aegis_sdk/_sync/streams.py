@@ -61,7 +61,7 @@ class EventStream:
 
     def _connect(self) -> httpx2.Response:
         if self._answer is None:
-            self._answer = self._transport.open(self._call)
+            self._answer = self._transport.stream(self._call)
         return self._answer
 
     def _iterate(self) -> Generator[StreamEvent, None]:

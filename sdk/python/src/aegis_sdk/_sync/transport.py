@@ -26,7 +26,7 @@ from aegis_sdk.errors import (
     form_error,
 )
 from aegis_sdk.expiry import HEADER, ExpiryNotice
-from aegis_sdk.retrying import PASSING, Failure, find_wait
+from aegis_sdk.retrying import Failure, find_wait
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -54,26 +54,30 @@ class Transport:
 
     def ask(self, call: Call) -> httpx2.Response:
         """The answer, read to its end. Raises AegisError."""
-        answer = self.open(call, streaming=False)
+        answer = self.open(call)
         failure = self._read_whole(answer)
         if failure is not None:
             raise failure
         return answer
 
-    def open(self, call: Call, *, streaming: bool = True) -> httpx2.Response:
+    def stream(self, call: Call) -> httpx2.Response:
+        """An answer without an end, open, which may be silent from now on. Raises AegisError."""
+        answer = self.open(call)
+        # Where httpcore looks before it reads on; there is no other way to say so after the head.
+        answer.request.extensions["timeout"]["read"] = None
+        return answer
+
+    def open(self, call: Call) -> httpx2.Response:
         """The answer, open: to be closed by whoever asked. Raises AegisError."""
         attempt = 1
-        while True:
-            answer, error, failure = self._attempt(call, streaming)
-            if error is None:
-                assert answer is not None
-                return answer
-            wait = find_wait(self.configuration.retry, attempt, failure, random.random()) if failure else None
+        while isinstance(found := self._attempt(call), Failure):
+            wait = find_wait(self.configuration.retry, attempt, found, random.random())
             if not call.repeatable or wait is None:
-                raise error
+                raise found.error
             log.debug("%s %s is tried again in %.2f s", call.method, call.path, wait)
             time.sleep(wait)
             attempt += 1
+        return found
 
     def read(self, answer: httpx2.Response, model: type[Model]) -> Model:
         """Raises UnexpectedAnswerError, which says where the answer differs, and nothing that stands in it."""
@@ -84,26 +88,22 @@ class Transport:
         where = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['type']}" for fault in faults[:3])
         raise UnexpectedAnswerError(f"the answer is not a {model.__name__}: {where}", answer.status_code)
 
-    def _attempt(self, call: Call, streaming: bool) -> tuple[httpx2.Response | None, AegisError | None, Failure | None]:
-        """An answer of 2xx; or the error, and what to make of it where another attempt might help."""
-        request = self._form(call, streaming)
-        answer: httpx2.Response | None = None
+    def _attempt(self, call: Call) -> httpx2.Response | Failure:
+        """An answer of 2xx, open; or what went wrong."""
+        request = self._form(call)
         try:
             answer = self._http.send(request, stream=True, auth=self.configuration.credential, follow_redirects=False)
         except httpx2.RequestError as error:
-            failure = Failure(None) if isinstance(error, UNSENT) else None
-            return None, translate(error, call), failure
+            return Failure(translate(error, call), unsent=isinstance(error, UNSENT))
         log.debug("%s %s: %d", call.method, call.path, answer.status_code)
         try:
             self._expiry.hear(answer.headers.get(HEADER))
-            if answer.is_success:
-                return answer, None, None
-            return self._refuse(answer)
-        except BaseException:
+        except BaseException:  # a callback of the user's
             answer.close()
             raise
+        return answer if answer.is_success else Failure(self._refuse(answer))
 
-    def _form(self, call: Call, streaming: bool) -> httpx2.Request:
+    def _form(self, call: Call) -> httpx2.Request:
         timeout = self.configuration.timeout
         return self._http.build_request(
             call.method,
@@ -112,18 +112,17 @@ class Transport:
             json=call.body,
             content=call.content,
             headers={"Accept": "application/json", "User-Agent": USER_AGENT, **call.headers},
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), read=None if streaming else timeout),
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
         )
 
-    def _refuse(self, answer: httpx2.Response) -> tuple[None, AegisError, Failure | None]:
-        status = answer.status_code
+    def _refuse(self, answer: httpx2.Response) -> AegisError:
         broken = self._read_whole(answer)
         if broken is not None:
-            return None, broken, None
+            return broken
+        status = answer.status_code
         if not answer.is_error:
-            return None, UnexpectedAnswerError(f"the answer is none of the API's: status {status}", status), None
-        error = form_error(status, answer.headers, answer.content, datetime.now(UTC))
-        return None, error, Failure(status, error.retry_after) if status in PASSING else None
+            return UnexpectedAnswerError(f"the answer is none of the API's: status {status}", status)
+        return form_error(status, answer.headers, answer.content, datetime.now(UTC))
 
     def _read_whole(self, answer: httpx2.Response) -> ConnectionFailedError | None:
         """Close it, read; or say what broke."""
