@@ -19,6 +19,7 @@ BODIES = 1_000_000 if FULL else 9_700
 SHRINKABLE_BODIES = 5_000 if FULL else 300  # some 20 ms each
 SENT_BODIES = 50_000 if FULL else 1_500
 TARGETS = 100_000 if FULL else 3_000
+MANAGED = 150 if FULL else 12  # requests for each endpoint, as many again that break its document
 PAIRS = 100_000 if FULL else 20_000  # of a key and a request; some 0.3 ms each
 
 
