@@ -13,6 +13,7 @@ from proxy import __version__
 from proxy.console.assets import read_assets
 from proxy.console.cookies import Cookies
 from proxy.console.sign_in import DeskRules, SignInDesk
+from proxy.console.sign_in_pages import CALLBACK
 from proxy.console.sign_in_store import SignInStore
 from proxy.console.signed_in import SignIns
 from proxy.console.views import Console
@@ -30,6 +31,7 @@ from proxy.management.dispatch import Management
 from proxy.management.endpoints import ENDPOINTS
 from proxy.management.openapi import form_document
 from proxy.management.operations import Operations
+from proxy.provider_codes import ProviderPage
 from proxy.recording import Recorder
 from proxy.settings import Settings
 
@@ -79,7 +81,8 @@ def build_back_office(
         sign_ins=sign_ins,
         callers=callers,
         cookies=cookies,
-        rules=DeskRules(settings.server.public_url, form_body_limits(settings)),
+        provider=provider,
+        rules=DeskRules(settings.server.public_url, form_body_limits(settings), _form_provider_page(settings)),
         weigh=lambda refusal, address: failures.weigh(refusal, address, heart.clock.boot()),
     )
     console = Console(
@@ -91,3 +94,12 @@ def build_back_office(
         now=heart.clock.wall,
     )
     return BackOffice(management, sign_ins, console if settings.console.enabled else None)
+
+
+def _form_provider_page(settings: Settings) -> ProviderPage | None:
+    """The page as the identity provider knows it, if it does."""
+    written, public_url = settings.console, settings.server.public_url
+    if written.client_id is None or public_url is None:
+        return None
+    secret = written.client_secret.get_secret_value() if written.client_secret is not None else None
+    return ProviderPage(written.client_id, secret, public_url.rstrip("/") + CALLBACK)

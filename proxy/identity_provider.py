@@ -11,17 +11,18 @@ What an owner may do is not known here; `keys/rights` makes a caller of the clai
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.clock import Clock
 from proxy.errors import Reason, UnavailableError
+from proxy.kept_documents import KeptDocument
 from proxy.logs import get_logger
 from proxy.outages import Outage
 from proxy.provider_client import ProviderClient
+from proxy.provider_codes import ProviderPage, form_redemption, parse_id_token, refuse_sign_in
 from proxy.provider_documents import (
     KeySet,
     ProviderError,
@@ -41,6 +42,8 @@ from proxy.provider_tokens import (
 )
 
 log = get_logger("identity_provider")
+
+T = TypeVar("T")
 
 METADATA_PATH: Final = "/.well-known/openid-configuration"
 # Between two readings, whatever asks for them. Providers publish keys before they sign with them, by far more.
@@ -67,16 +70,21 @@ class IdentityProvider:
         self._expected = expected
         self._jwks_url = jwks_url
         self._algorithms = tuple(algorithms)
-        self._refresh_seconds = refresh_seconds
-        self._keep_seconds = keep_seconds
         self._clock = clock
-        self._count_reading = count_reading
-        self._retry_seconds = retry_seconds
-        self._keys = KeySet(())
-        self._read_at = -math.inf  # boot time at which the reading of the keys at hand began
-        self._tried_at = -math.inf
-        self._flight: asyncio.Task[None] | None = None
-        self._outage = Outage("identity_provider", "identity_provider")
+
+        def keep(read: Callable[[], Awaitable[T]], what: str, count: Callable[[bool], None]) -> KeptDocument[T]:
+            return KeptDocument(
+                read,
+                refresh_seconds=refresh_seconds,
+                keep_seconds=keep_seconds,
+                retry_seconds=retry_seconds,
+                boot=clock.boot,
+                outage=Outage("identity_provider", what),
+                count=count,
+            )
+
+        self._metadata = keep(self._read_metadata, "identity_provider_metadata", lambda _worked: None)
+        self._keys = keep(self._read_keys, "identity_provider", count_reading)
 
     @property
     def issuer(self) -> str:
@@ -94,74 +102,59 @@ class IdentityProvider:
         expected = replace(self._expected, audience=audience) if audience is not None else self._expected
         return judge_claims(prove(token, key), expected, self._clock.wall())
 
-    async def read_metadata(self) -> ProviderMetadata:
-        """Where things are at the provider. Raises ProviderError."""
-        body = await self._client.get(self.issuer.rstrip("/") + METADATA_PATH)
-        return parse_metadata(body, self.issuer)
+    async def get_metadata(self) -> ProviderMetadata:
+        """Where things are at the provider. Raises UnavailableError."""
+        try:
+            return await self._metadata.get()
+        except ProviderError as error:
+            raise _unreachable() from error
+
+    async def redeem(self, code: str, client: ProviderPage, *, verifier: str) -> ProviderClaims:
+        """Who signed in at the provider for the page: the claims of the ID token that the code is traded for (OpenID
+        Connect Core section 3.1.3). Raises CredentialError, UnavailableError."""
+        metadata = await self.get_metadata()
+        if metadata.token_url is None:
+            raise _unreachable()
+        try:
+            form, headers = form_redemption(code, client, metadata, verifier)
+            status, body = await self._client.post(metadata.token_url, form, headers)
+            if status // 100 == 4:  # the code's fault, or that of the client's settings
+                log.warning("code_refused", status=status)
+                raise refuse_sign_in("the provider did not take its code")
+            return await self.verify(parse_id_token(status, body), audience=client.client_id)
+        except ProviderError as error:
+            log.warning("code_not_redeemed", error=str(error))
+            raise _unreachable() from error
 
     async def aclose(self) -> None:
         """Give up what is being read; whoever waits for it is told 503."""
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait({self._flight})
+        await self._keys.aclose()
+        await self._metadata.aclose()
         await self._client.aclose()
 
     async def _get_key(self, token: PresentedToken) -> VerificationKey:
         """The key that should prove this token. Raises CredentialError, UnavailableError."""
-        if self._age_seconds >= self._refresh_seconds:
-            await self._refresh()
-        if self._age_seconds >= self._keep_seconds:
-            raise _unreachable()
-        key = self._find_key(token)
+        key = await self._find_key(token)
         if key is None:
-            await self._refresh()
-            key = self._find_key(token)
+            await self._keys.renew()
+            key = await self._find_key(token)
         if key is None:
-            raise _unreachable() if self._outage.lasts else refuse("it is signed by no key of the provider's")
+            raise _unreachable() if self._keys.fails else refuse("it is signed by no key of the provider's")
         return key
 
-    @property
-    def _age_seconds(self) -> float:
-        return self._clock.boot() - self._read_at
-
-    def _find_key(self, token: PresentedToken) -> VerificationKey | None:
+    async def _find_key(self, token: PresentedToken) -> VerificationKey | None:
         try:
-            return self._keys.find(token.kid, token.algorithm)
+            return (await self._keys.get()).find(token.kid, token.algorithm)
+        except ProviderError as error:
+            raise _unreachable() from error
         except ValueError:
             raise refuse("it does not say by which key it is signed (`kid`)") from None
 
-    async def _refresh(self) -> None:
-        """Read the keys anew, or join who does, unless that was tried a moment ago."""
-        if self._flight is None:
-            if self._clock.boot() < self._tried_at + self._retry_seconds:
-                return
-            self._flight = asyncio.create_task(self._read())
-            self._flight.add_done_callback(self._land)
-        await asyncio.wait({self._flight})  # whoever leaves meanwhile leaves the reading to the others
-
-    def _land(self, _flight: asyncio.Task[None]) -> None:
-        self._flight = None
-
-    async def _read(self) -> None:
-        self._tried_at = began_at = self._clock.boot()
-        try:
-            keys = await self._read_keys()
-        except ProviderError as error:
-            self._note_failure(error)
-        except Exception:  # nothing may pass, nor look like a token's fault, because a check fell over
-            log.exception("reading_provider_keys_failed")
-            self._note_failure(ProviderError("its keys could not be read"))
-        else:
-            self._keys, self._read_at = keys, began_at
-            self._outage.end()
-            self._count_reading(True)
-
-    def _note_failure(self, error: ProviderError) -> None:
-        self._outage.begin(error)
-        self._count_reading(False)
+    async def _read_metadata(self) -> ProviderMetadata:
+        return parse_metadata(await self._client.get(self.issuer.rstrip("/") + METADATA_PATH), self.issuer)
 
     async def _read_keys(self) -> KeySet:
-        url = self._jwks_url or (await self.read_metadata()).jwks_url
+        url = self._jwks_url or (await self._metadata.get()).jwks_url
         return parse_keys(await self._client.get(url), self._algorithms)
 
 

@@ -1,14 +1,15 @@
 """One question to the identity provider over HTTP, and its answer, whole.  [io]
 
-In goes an address, out comes the body of a 200 answer, or a ProviderError. An answer has to come in time, in bounded
-size, uncompressed, from that very address: a redirect would let whoever can write one choose our keys. What is asked,
-and what the answer means, is not known here.
+In goes an address, and a form if there is one, out comes an answer, or a ProviderError. An answer has to come in time,
+in bounded size, uncompressed, from that very address: a redirect would let whoever can write one choose our keys. What
+is asked, and what the answer means, is not known here.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -42,9 +43,21 @@ class ProviderClient:
 
     async def get(self, url: str) -> bytes:
         """The document at this address. Raises ProviderError."""
+        status, body = await self._ask("GET", url)
+        if status != 200:
+            raise ProviderError(f"answered {status}")
+        return body
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """What is said to a form, and with which status. Raises ProviderError."""
+        return await self._ask("POST", url, form, headers)
+
+    async def _ask(
+        self, method: str, url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
         try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                return await _read(answer)
+            async with self._session.request(method, url, data=form, headers=headers, allow_redirects=False) as answer:
+                return answer.status, await _read(answer)
         except TimeoutError:
             raise ProviderError(f"no whole answer came within {self._timeout_seconds:g} s") from None
         except aiohttp.ClientConnectorCertificateError:
@@ -61,8 +74,6 @@ class ProviderClient:
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    if answer.status != 200:
-        raise ProviderError(f"answered {answer.status}")
     if answer.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
         raise ProviderError("answered in a coding that was not asked for")
     body = bytearray()

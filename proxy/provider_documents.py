@@ -73,9 +73,13 @@ class KeySet:
 
 @dataclass(frozen=True, slots=True)
 class ProviderMetadata:
-    """Where things are at the provider."""
+    """Where things are at the provider. None: it has no such thing. `posts_secret`: a client's secret goes into the
+    form, for want of a header."""
 
     jwks_url: str
+    authorization_url: str | None = None
+    token_url: str | None = None
+    posts_secret: bool = False
 
 
 def check_provider_url(text: str) -> str:
@@ -104,14 +108,24 @@ def parse_metadata(body: bytes, issuer: str) -> ProviderMetadata:
     document = _read_object(body, "its metadata")
     if document.get("issuer") != issuer:  # Discovery section 4.3: another's metadata leads to another's keys
         raise ProviderError("its metadata is another issuer's: the setting must repeat `issuer` letter for letter")
-    return ProviderMetadata(jwks_url=_get_url(document, "jwks_uri"))
+    jwks_url = _find_url(document, "jwks_uri")
+    if jwks_url is None:
+        raise ProviderError("its metadata has no usable jwks_uri")
+    methods = document.get("token_endpoint_auth_methods_supported")
+    return ProviderMetadata(
+        jwks_url,
+        _find_url(document, "authorization_endpoint"),
+        _find_url(document, "token_endpoint"),
+        isinstance(methods, list) and "client_secret_basic" not in methods and "client_secret_post" in methods,
+    )
 
 
-def _get_url(document: dict[str, Any], member: str) -> str:
+def _find_url(document: dict[str, Any], member: str) -> str | None:
+    """None: not there, or nobody should go there."""
     try:
         return check_provider_url(document[member])
     except (KeyError, TypeError, ValueError):
-        raise ProviderError(f"its metadata has no usable {member}") from None
+        return None
 
 
 def parse_keys(body: bytes, algorithms: Iterable[str]) -> KeySet:

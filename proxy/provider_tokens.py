@@ -63,6 +63,7 @@ class ProviderClaims:
     role: str | None
     ends: float
     nonce: str | None = field(default=None, repr=False)
+    party: str | None = None  # for whom it was made, among several
 
 
 def parse_token(text: str, algorithms: Collection[str]) -> PresentedToken:
@@ -121,10 +122,9 @@ def judge_claims(payload: ProvenPayload, expected: Expected, now: float) -> Prov
     subject = _find_text(claims, "sub")
     if subject is None:
         raise _disbelieve("it names nobody (`sub`)")
-    tenant_id, tier, role, nonce = (
-        _find_text(claims, name) for name in ("tenant_id", "zaru_tier", "aegis_role", "nonce")
-    )
-    return ProviderClaims(expected.issuer, subject, tenant_id, tier, role, ends, nonce)
+    names = ("tenant_id", "zaru_tier", "aegis_role", "nonce", "azp")
+    tenant_id, tier, role, nonce, party = (_find_text(claims, name) for name in names)
+    return ProviderClaims(expected.issuer, subject, tenant_id, tier, role, ends, nonce, party)
 
 
 def refuse(why: str) -> UnprovenError:

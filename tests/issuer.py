@@ -10,14 +10,16 @@ import contextlib
 import hashlib
 import hmac
 import json
+import secrets
 import ssl
 import time
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 from aiohttp import web
 from cryptography.hazmat.primitives import hashes
@@ -124,6 +126,9 @@ class Issuer:
         self.answers: dict[str, Answer] = {}
         self.metadata: dict[str, Any] = {}
         self.wall: Callable[[], float] = time.time
+        self.page: tuple[str, str | None, str] | None = None  # client id, secret, redirect URL
+        self.person: dict[str, Any] = {}  # claims of whoever sits before its sign-in page
+        self.codes: dict[str, dict[str, str]] = {}
         self.port = 0
         self._tls = tls
         self._runner: web.ServerRunner | None = None
@@ -160,10 +165,44 @@ class Issuer:
         if request.path in self.answers:
             return await self.answers[request.path](request)
         if request.path == "/.well-known/openid-configuration":
-            return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.metadata})
+            places = {"authorization_endpoint": f"{self.url}/authorize", "token_endpoint": f"{self.url}/token"}
+            return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys", **places, **self.metadata})
         if request.path == "/keys":
             return web.json_response({"keys": [key.jwk for key in self.keys]})
+        if request.path == "/authorize":
+            return self._authorize(request.query)
+        if request.path == "/token":
+            return self._redeem(dict(parse_qsl((await request.read()).decode())), request.headers)
         return web.Response(status=404)
+
+    def _authorize(self, asked: Mapping[str, str]) -> web.Response:
+        """Whoever sits there agrees at once. OAuth 2.1's rules: PKCE, and a redirect URL letter for letter."""
+        assert self.page is not None
+        client_id, _, redirect_url = self.page
+        if (asked["client_id"], asked["redirect_uri"], asked["response_type"]) != (client_id, redirect_url, "code"):
+            return web.Response(status=400)
+        if asked["code_challenge_method"] != "S256" or "openid" not in asked["scope"].split():
+            return web.Response(status=400)
+        code = secrets.token_urlsafe(16)
+        self.codes[code] = dict(asked)
+        answer = urlencode({"code": code, "state": asked["state"], "iss": self.url})
+        return web.Response(status=302, headers={"Location": f"{redirect_url}?{answer}"})
+
+    def _redeem(self, form: Mapping[str, str], headers: Mapping[str, str]) -> web.Response:
+        """A code is good once, for whoever began the flow with it, and knows the client's secret."""
+        assert self.page is not None
+        client_id, secret, redirect_url = self.page
+        asked = self.codes.pop(form.get("code", ""), None)
+        if secret is not None:
+            pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
+            basic = "Basic " + b64encode(pair.encode()).decode()
+            if headers.get("Authorization") != basic and form.get("client_secret") != secret:
+                return web.json_response({"error": "invalid_client"}, status=401)
+        challenge = encode(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        if asked is None or form.get("redirect_uri") != redirect_url or asked["code_challenge"] != challenge:
+            return web.json_response({"error": "invalid_grant"}, status=400)
+        id_token = self.sign(**{"aud": client_id, "nonce": asked["nonce"], **self.person})
+        return web.json_response({"id_token": id_token, "access_token": "of no interest", "token_type": "Bearer"})
 
 
 @contextlib.asynccontextmanager

@@ -88,6 +88,7 @@ TESTED_BY = {
     "settings_shapes.py": "tests/test_settings.py",
     "settings_management.py": "tests/test_settings.py",
     "settings_console.py": "tests/test_settings.py",
+    "kept_documents.py": "tests/test_identity_provider.py",
     "console/page_headers.py": "tests/console/test_sign_in.py",
     "back_office.py": "tests/management/test_callers.py",
     "settings_upstreams.py": "tests/test_settings.py",

@@ -248,6 +248,7 @@ def test_a_number_out_of_range_is_repeated_with_its_range(tmp_path: Path) -> Non
         "console: {enabled: 1}",
         "console: {client_id: page}",
         "console: {client_secret: secret}",
+        "{management: {identity_provider: {issuer: 'https://a', audience: b}}, console: {client_id: page}}",
         "console: {idle_seconds: 3600, absolute_seconds: 600}",
         "management: {identity_provider: {issuer: 'http://id.example', audience: aegis}}",
         "management: {identity_provider: {issuer: 'id.example', audience: aegis}}",

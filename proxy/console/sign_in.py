@@ -8,7 +8,7 @@ keys. A sign-in always has a new cookie. Refusals are told on the sign-in page, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,21 +16,40 @@ from aiohttp import web
 
 from proxy.challenges import form_answer
 from proxy.client_address import ClientAddress
-from proxy.console.cookies import BRIEF_SECONDS, FORM, RANDOM_BYTES, SIGN_IN, Cookies, derive_csrf, is_csrf
+from proxy.console.cookies import (
+    BRIEF_SECONDS,
+    FLOW,
+    FORM,
+    RANDOM_BYTES,
+    SIGN_IN,
+    Cookies,
+    derive,
+    derive_csrf,
+    is_csrf,
+)
 from proxy.console.forms import check_same_site, read_form, settle_onward
 from proxy.console.page_headers import HEADERS as PAGE_HEADERS
+from proxy.console.sign_in_pages import CALLBACK, SIGN_OUT, START, form_onward_page, form_sign_in_page
 from proxy.console.sign_in_pages import SIGN_IN as SIGN_IN_PATH
-from proxy.console.sign_in_pages import SIGN_OUT, form_sign_in_page
 from proxy.console.signed_in import SignIns
 from proxy.credentials import PresentedCredential, parse_bearer
 from proxy.envelope import Target, parse_query
 from proxy.errors import DatabaseError, DeniedError, Reason, Refusal, RequestError, UnavailableError
+from proxy.identity_provider import IdentityProvider
 from proxy.keys.rights import ACTION_SCOPES, Caller
 from proxy.management.callers import Callers
 from proxy.policy.scopes import covers
+from proxy.provider_codes import ProviderPage, check_flow, form_authorization_url, read_code
 from proxy.recording import PLAIN, Passage
 from proxy.request_body import BodyLimits, read_body
 
+METHODS: Final[Mapping[str, tuple[str, ...]]] = {
+    SIGN_IN_PATH: ("GET", "POST"),
+    START: ("GET",),
+    CALLBACK: ("GET",),
+    SIGN_OUT: ("POST",),
+}
+CALLBACK_MEMBERS: Final = ("code", "state", "iss", "error", "error_description", "error_uri", "session_state")
 MAX_BODY_BYTES: Final = 4096  # a form of ours has 300
 HEADERS: Final[Mapping[str, str]] = {**PAGE_HEADERS, "Cache-Control": "no-store"}
 Weigh = Callable[[Refusal, ClientAddress | None], Refusal]
@@ -38,18 +57,27 @@ Weigh = Callable[[Refusal, ClientAddress | None], Refusal]
 
 @dataclass(frozen=True, slots=True)
 class DeskRules:
-    """`public_url`: how browsers write our address, where that is known."""
+    """`public_url`: how browsers write our address, where that is known; `page`: as the identity provider knows it."""
 
     public_url: str | None
     bodies: BodyLimits
+    page: ProviderPage | None = None  # None: API keys alone sign in
 
 
 class SignInDesk:
-    """`weigh`: a failed attempt as it counts against its address."""
+    """`weigh`: a failed attempt as it counts against its address. `provider`: there where `rules.page` is."""
 
     def __init__(
-        self, *, sign_ins: SignIns, callers: Callers, cookies: Cookies, rules: DeskRules, weigh: Weigh
+        self,
+        *,
+        sign_ins: SignIns,
+        callers: Callers,
+        cookies: Cookies,
+        provider: IdentityProvider | None,
+        rules: DeskRules,
+        weigh: Weigh,
     ) -> None:
+        self._provider = provider
         self._sign_ins = sign_ins
         self._callers = callers
         self._cookies = cookies
@@ -58,7 +86,7 @@ class SignInDesk:
 
     def serves(self, path: str) -> bool:
         """Whether a path is this room's to answer."""
-        return path in (SIGN_IN_PATH, SIGN_OUT)
+        return path in METHODS
 
     async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         """Answer one request, refusals included."""
@@ -71,10 +99,14 @@ class SignInDesk:
             return self._show_refusal(refusal, request, passage)
 
     async def _answer(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
-        allowed = {SIGN_IN_PATH: ("GET", "POST"), SIGN_OUT: ("POST",)}[target.path]
+        allowed = METHODS[target.path]
         if request.method not in allowed:
             detail = f"This path takes {', '.join(allowed)}."
             raise RequestError(Reason.METHOD_NOT_ALLOWED, detail, data={"allow": list(allowed)})
+        if target.path == START:
+            return await self._send_to_provider(settle_onward(_find_member(target, "next")))
+        if target.path == CALLBACK:
+            return await self._come_back(request, target, passage)
         if request.method == "GET":
             return self._show_form(request, settle_onward(_find_member(target, "next")))
         check_same_site(request.headers, self._rules.public_url)
@@ -85,31 +117,56 @@ class SignInDesk:
             cleared = await self._sign_ins.close(request, everywhere="everywhere" in members)
             return _redirect(SIGN_IN_PATH, cleared)
         caller = await self._find_key_holder(members.get("key", ""), passage)
-        return await self._sign_in(caller, request, settle_onward(members.get("next")))
-
-    async def _sign_in(self, caller: Caller, request: web.BaseRequest, onward: str) -> web.Response:
         opened = await self._sign_ins.open(caller, request)
-        return _redirect(onward, opened, self._cookies.clear(FORM))
+        return _redirect(settle_onward(members.get("next")), opened, self._cookies.clear(FORM))
+
+    async def _send_to_provider(self, onward: str) -> web.Response:
+        """With a cookie that is sent along when the browser comes back from there, as a Strict one would not be."""
+        provider, page = self._require_provider()
+        base = (await provider.get_metadata()).authorization_url
+        if base is None:
+            raise UnavailableError(
+                Reason.PROVIDER_UNREACHABLE, "The identity provider has no page to sign in at.", retry_after_seconds=10
+            )
+        value = secrets.token_urlsafe(RANDOM_BYTES)
+        cookie = self._cookies.write(FLOW, value, seconds=BRIEF_SECONDS, same_site="Lax")
+        return _redirect(form_authorization_url(base, page, value, onward), cookie)
+
+    async def _come_back(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+        """Whoever signed in at the provider, in the browser that was sent there."""
+        provider, page = self._require_provider()
+        members = parse_query(target.query, CALLBACK_MEMBERS)
+        value = self._cookies.find(request.headers, FLOW)
+        code, onward = read_code(members, value, provider.issuer)
+        assert value is not None, "else there is no state it could have matched"
+        claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
+        check_flow(claims, page, value)
+        caller = _require_manager(await self._ask(self._callers.find_owner(claims)))
+        response = _form_page(form_onward_page(settle_onward(onward)))
+        response.headers.add("Set-Cookie", await self._sign_ins.open(caller, request))
+        response.headers.add("Set-Cookie", self._cookies.clear(FLOW))
+        return response
+
+    def _require_provider(self) -> tuple[IdentityProvider, ProviderPage]:
+        if self._provider is None or self._rules.page is None:
+            raise RequestError(Reason.ROUTE_UNKNOWN, "Nobody signs in here but by API key.")
+        return self._provider, self._rules.page
+
+    async def _ask(self, asked: Awaitable[Caller]) -> Caller:
+        try:
+            return await asked
+        except DatabaseError as error:
+            raise UnavailableError(
+                Reason.DATABASE_SILENT, "The key database does not answer right now.", retry_after_seconds=2
+            ) from error
 
     async def _find_key_holder(self, text: str, passage: Passage) -> Caller:
         """Whoever presents a key that manages keys. Raises Refusal."""
         presented = PresentedCredential(parse_bearer(f"Bearer {text.strip()}"))
         passage.key_id = presented.key_id
-        try:
-            caller = await self._callers.find(presented, passage.address)
-        except DatabaseError as error:
-            raise UnavailableError(
-                Reason.DATABASE_SILENT, "The key database does not answer right now.", retry_after_seconds=2
-            ) from error
+        caller = await self._ask(self._callers.find(presented, passage.address))
         passage.key_id = caller.key_id
-        if not any(covers(caller.grants, scope) for scope in ACTION_SCOPES.values()):
-            missing = ACTION_SCOPES["list"]
-            raise DeniedError(
-                Reason.SCOPE_MISSING,
-                f"This key may not manage keys: that takes {missing}.",
-                data={"missing": [missing]},
-            )
-        return caller
+        return _require_manager(caller)
 
     def _check_csrf(self, request: web.BaseRequest, cookie: str, token: str) -> None:
         value = self._cookies.find(request.headers, cookie)
@@ -123,8 +180,9 @@ class SignInDesk:
     ) -> web.Response:
         """With a cookie that this form alone is bound to; one that is there already goes on, for other tabs."""
         value = self._cookies.find(request.headers, FORM) or secrets.token_urlsafe(RANDOM_BYTES)
-        text = form_sign_in_page(csrf=derive_csrf(value), onward=onward, provider=False, fault=fault)
-        response = web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+        provider = self._rules.page is not None
+        text = form_sign_in_page(csrf=derive_csrf(value), onward=onward, provider=provider, fault=fault)
+        response = _form_page(text, status)
         response.headers.add("Set-Cookie", self._cookies.write(FORM, value, seconds=BRIEF_SECONDS))
         return response
 
@@ -137,6 +195,19 @@ class SignInDesk:
         if answer.close or not request.content.is_eof():
             response.force_close()  # what was not read must not be taken for the next request
         return response
+
+
+def _form_page(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+
+
+def _require_manager(caller: Caller) -> Caller:
+    """Whoever may do something here. Raises DeniedError."""
+    if any(covers(caller.grants, scope) for scope in ACTION_SCOPES.values()):
+        return caller
+    missing = ACTION_SCOPES["list"]
+    detail = f"{caller.name} may not manage keys: that takes {missing}."
+    raise DeniedError(Reason.SCOPE_MISSING, detail, data={"missing": [missing]})
 
 
 def _find_member(target: Target, *names: str) -> str | None:
