@@ -116,7 +116,11 @@ class Porch:
     def _take_turn(self) -> None:
         for newcomer in list(islice(self._queue, MAX_OF_TURN)):
             del self._queue[newcomer]
-            newcomer.look()
+            try:
+                newcomer.look()
+            except Exception:  # nobody waits behind one that a check fell over
+                log.exception("look_failed", source=newcomer.source)
+                newcomer.abort()
         if self._queue:
             asyncio.get_running_loop().call_soon(self._take_turn)
 
@@ -163,7 +167,6 @@ class Porch:
             source=crowd.source,
             outcome=Reason.TOO_MANY_FAILURES,
             count=crowd.count,
-            seconds=TELL_SECONDS,
             request_id=crowd.request_id,
         )
 
@@ -181,8 +184,8 @@ class Newcomer(asyncio.Protocol):
     """One connection. `admit` makes whoever serves it; `is_overfull` says that not even a refusal has room."""
 
     __slots__ = (
-        "_admit", "_buffer", "_crowd", "_is_overfull", "_left", "_porch", "_rests", "_silent", "_source", "_timer",
-        "_transport", "_waits",
+        "_admit", "_buffer", "_crowd", "_is_overfull", "_left", "_porch", "_rests", "_silent", "_timer", "_transport",
+        "_waits", "source",
     )  # fmt: skip
 
     def __init__(self, porch: Porch, admit: Callable[[], asyncio.Protocol], is_overfull: Callable[[], bool]) -> None:
@@ -199,7 +202,7 @@ class Newcomer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._source = self._porch.find_source(transport.get_extra_info("peername"))
+        self.source = self._porch.find_source(transport.get_extra_info("peername"))
         self._porch.newcomers.add(self)
         self._wait(self._porch.head_timeout_seconds, self._close)
         if self._is_overfull():
@@ -212,10 +215,14 @@ class Newcomer(asyncio.Protocol):
         if self._waits:
             if len(self._buffer) > MAX_HELD:
                 self.abort()
-        elif self._source is None or not self._porch.is_limited(self._source):
+        elif self.source is None or not self._porch.is_limited(self.source):
             self._hand_over()
         else:
             self._porch.queue(self)
+
+    def pause_writing(self) -> None:
+        """It asks and does not read what it is told."""
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -261,8 +268,8 @@ class Newcomer(asyncio.Protocol):
             self._answer(stays=length == found.length)
 
     def _answer(self, *, stays: bool) -> None:
-        assert self._source is not None
-        crowd = self._crowd = self._porch.refuse(self, self._source)
+        assert self.source is not None
+        crowd = self._crowd = self._porch.refuse(self, self.source)
         self._buffer = b""
         if stays:
             self._transport.write(crowd.staying)
@@ -271,6 +278,7 @@ class Newcomer(asyncio.Protocol):
         else:
             self._transport.write(crowd.leaving)
             self._silent = True
+            self._wait(self._porch.head_timeout_seconds, self._close)
             self._transport.write_eof()  # and the rest is read, for as long as a head may take
 
     def _return(self) -> None:

@@ -126,6 +126,13 @@ def test_a_request_ends_where_the_parser_says(
         assert messages[0][1]
 
 
+@given(st.lists(st.one_of(st.binary(max_size=40), fields, lines), min_size=1, max_size=8))
+def test_no_bytes_are_too_odd_to_be_looked_at(pieces: list[bytes]) -> None:
+    data = b"\r\n".join([*pieces, b"", b""]).lstrip(b"\r\n") + END
+    seen = look(data)
+    assert seen is None or seen.length is None or seen.length >= data.index(END)
+
+
 @pytest.mark.parametrize(
     ("lines", "token"),
     [

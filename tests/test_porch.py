@@ -128,6 +128,33 @@ async def test_a_right_key_is_served_whether_it_was_seen_before_or_not(flooded: 
     assert len(flooded.canary.requests) == 3
 
 
+async def test_a_right_key_that_all_ask_with_at_once_is_hashed_once(
+    flooded: Flooded, stage: Stage, http: aiohttp.ClientSession
+) -> None:
+    """Among a crowd of wrong ones, each on a connection of its own, none of which is hashed."""
+    unseen, wrong = await stage.mint(), flooded.form_wrong()
+    hashes = (await read_metrics(http, flooded.proxy))["aegis_argon2_seconds_count"]
+    answers = await asyncio.gather(
+        *(flooded.ask(token) for token in [unseen.token] * 40),
+        *(flooded.ask(token) for token in [*wrong.values()] * 10),
+    )
+    assert [answer.status for answer in answers] == [200] * 40 + [429] * 40
+    assert (await read_metrics(http, flooded.proxy))["aegis_argon2_seconds_count"] == hashes + 1
+
+
+async def test_a_right_key_whose_row_holds_a_hostile_argon2_string_is_refused_unhashed_and_never_limited(
+    flooded: Flooded, stage: Stage, http: aiohttp.ClientSession
+) -> None:
+    """Its secret is right by its tag: it is the row that is wrong."""
+    key = await stage.mint()
+    hostile = "$argon2id$v=19$m=1048576,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
+    await stage.sql("UPDATE api_key_secrets SET hash = $2 WHERE key_id = $1", key.summary.id, hostile)
+    hashes = (await read_metrics(http, flooded.proxy))["aegis_argon2_seconds_count"]
+    answers = [await flooded.ask(key.token) for _ in range(3)]
+    assert [(answer.status, answer.reason) for answer in answers] == [(401, Reason.CREDENTIAL_INVALID)] * 3
+    assert (await read_metrics(http, flooded.proxy))["aegis_argon2_seconds_count"] == hashes
+
+
 async def test_a_right_key_is_served_while_the_porch_is_full_of_others(stage: Stage) -> None:
     """They keep their connections, and those who stand there longest make room."""
     standing = 50
