@@ -14,7 +14,7 @@ COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX
 	--no-header --no-annotate $(LOCKFLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-browser check faults fuzz conformance format bench schema sdk reference lock clean
+.PHONY: help run test test-browser check faults fuzz conformance format bench schema sdk suite reference lock clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -64,6 +64,9 @@ schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the mod
 sdk: $(STAMPS)/dev ## make anew what of the SDKs is made: the OpenAPI document, models, the blocking client
 	$(BIN)/python -m sdk.assemble
 	$(BIN)/python -m sdk.generate_python
+
+suite: $(STAMPS)/dev ## run the suite of the SDKs in every language, and print one table
+	@$(BIN)/python -m tests.sdk.table
 
 reference: $(STAMPS)/dev ## write the Python SDK's API reference to build/reference
 	PYTHONPATH=sdk/python/src $(BIN)/python -m pdoc aegis_sdk -o build/reference
