@@ -26,10 +26,12 @@ from proxy.keys.minting import (
     MintRequest,
     check_longest,
     check_name,
+    check_request,
     parse_expiry,
     settle_expiry,
     settle_scopes,
 )
+from proxy.keys.owners import OwnerSummary
 from proxy.keys.store import KeySummary
 from proxy.policy import Policy
 
@@ -63,6 +65,7 @@ class DeclaredKey(BaseModel):
     expires: Annotated[str | None, BeforeValidator(_write_date)] = None
     constraints: Annotated[Constraints, BeforeValidator(parse_constraints)] = UNCONSTRAINED
     disabled: bool = False
+    role: str | None = None
 
     @property
     def label(self) -> str:
@@ -71,6 +74,10 @@ class DeclaredKey(BaseModel):
     @property
     def identity(self) -> tuple[str, str, str]:
         return self.issuer, self.owner, self.name
+
+    @property
+    def owner_identity(self) -> tuple[str, str]:
+        return self.issuer, self.owner
 
 
 class _Declaration(BaseModel):
@@ -82,23 +89,42 @@ class _Declaration(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What has to be done about one key: `mint` it, or change the one of this `id`. Nothing, if it is as declared."""
+    """What has to be done about one key: `mint` it, or change the `present` one. Nothing, if it is as declared."""
 
-    declared: DeclaredKey
-    id: str | None = None
+    owner: str
+    name: str
+    present: KeySummary | None = None
     mint: MintRequest | None = None
     patch: Patch | None = None
     status: Literal["disable", "enable"] | None = None
+    scopes: tuple[str, ...] = ()  # as declared, presets written out
+
+    @property
+    def label(self) -> str:
+        return f"{self.owner}/{self.name}"
 
     @property
     def words(self) -> tuple[str, ...]:
         """In a word for each thing that is done."""
         minted = ("mint",) if self.mint is not None else ()
-        fields = ("scopes", "expires_at", "constraints")
-        patched = tuple(name for name in fields if self.patch and getattr(self.patch, name) is not None)
-        if self.patch is not None and self.patch.preset is not None:
-            patched = ("scopes", *patched)
-        return (*minted, *patched, *((self.status,) if self.status else ()))
+        return (*minted, *self.differences, *((self.status,) if self.status else ()))
+
+    @property
+    def differences(self) -> dict[str, tuple[object, object]]:
+        """What of a key that is there is changed: how it is, and how it should be."""
+        patch, present = self.patch, self.present
+        if patch is None or present is None:
+            return {}
+        changed: dict[str, tuple[object, object]] = {}
+        if patch.preset is not None or patch.scopes is not None:
+            same = set(present.scopes) == set(self.scopes)  # by another name
+            names = (present.preset or "custom", patch.preset or "custom")
+            changed["scopes"] = names if same else (present.scopes, self.scopes)
+        if patch.expires_at is not None:
+            changed["expires_at"] = (present.expires_at or "never", patch.expires_at)
+        if patch.constraints is not None:
+            changed["constraints"] = (present.constraints, patch.constraints.form())
+        return changed
 
 
 def parse_declaration(value: object) -> tuple[DeclaredKey, ...]:
@@ -116,17 +142,23 @@ def parse_declaration(value: object) -> tuple[DeclaredKey, ...]:
 
 
 def plan_steps(
-    declared: Sequence[DeclaredKey], present: Sequence[KeySummary], policy: Policy, actor: str, now: datetime
+    declared: Sequence[DeclaredKey],
+    present: Sequence[KeySummary],
+    owners: Sequence[OwnerSummary],
+    policy: Policy,
+    actor: str,
+    now: datetime,
 ) -> list[Step]:
     """A step for each declared key, in the file's order. Raises DeclarationError."""
     found: dict[tuple[str, str, str], KeySummary] = {}
     for summary in sorted(present, key=lambda one: (one.status != "disabled", one.created_at)):  # the active one wins
         if summary.status != "revoked":
             found[summary.issuer, summary.owner, summary.name] = summary
-    steps, faults = [], []
+    settled, faults = _settle_owners(declared, owners)
+    steps = []
     for key in declared:
         try:
-            steps.append(_plan(key, found.get(key.identity), policy, actor, now))
+            steps.append(_plan(key, found.get(key.identity), settled[key.owner_identity], policy, actor, now))
         except MintError as error:
             faults.append(f"{key.label}: {error}")
     if faults:
@@ -134,33 +166,73 @@ def plan_steps(
     return steps
 
 
-def _plan(key: DeclaredKey, present: KeySummary | None, policy: Policy, actor: str, now: datetime) -> Step:
+def plan_pruning(declared: Sequence[DeclaredKey], present: Sequence[KeySummary]) -> list[Step]:
+    """Active keys of the file's owners that the file does not name, to be disabled: a name put back enables its key.
+
+    Keys made by keys are their makers' affair.
+    """
+    named, owners = {key.identity for key in declared}, {key.owner_identity for key in declared}
+    return [
+        Step(key.owner, key.name, key, status="disable")
+        for key in present
+        if key.status == "active" and key.parent_id is None and (key.issuer, key.owner) in owners
+        and (key.issuer, key.owner, key.name) not in named
+    ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Account:
+    """What an owner has, or will have once the first of their keys is minted."""
+
+    tenant: str | None = None
+    tier: str | None = None
+
+
+def _settle_owners(
+    declared: Sequence[DeclaredKey], owners: Sequence[OwnerSummary]
+) -> tuple[dict[tuple[str, str], _Account], list[str]]:
+    """Each owner's account, and what the file says against it. An owner has one tenant and one tier, for all keys."""
+    accounts = {(one.issuer, one.subject): _Account(one.tenant, one.tier) for one in owners}
+    faults = []
+    for key in declared:
+        account = accounts.setdefault(key.owner_identity, _Account())
+        for word, wanted in (("tenant", key.tenant), ("tier", key.tier)):
+            stored = getattr(account, word)
+            if stored is None:
+                setattr(account, word, wanted)
+            elif wanted is not None and wanted != stored:
+                faults.append(f"{key.label}: the owner has {word} {stored!r}, not {wanted!r}")
+    return accounts, faults
+
+
+def _plan(
+    key: DeclaredKey, present: KeySummary | None, account: _Account, policy: Policy, actor: str, now: datetime
+) -> Step:
     check_name(key.name)
     scopes = settle_scopes(key.preset, key.scopes, policy)
     if present is None:
         request = MintRequest(
-            name=key.name, owner=key.owner, actor=actor, tenant=key.tenant, tier=key.tier, preset=key.preset,
-            scopes=key.scopes, expires_at=settle_expiry(key.expires, policy, now),
-            constraints=key.constraints, issuer=key.issuer,
+            name=key.name, owner=key.owner, actor=actor, tenant=account.tenant, tier=account.tier, preset=key.preset,
+            scopes=key.scopes, expires_at=settle_expiry(key.expires, policy, now), constraints=key.constraints,
+            issuer=key.issuer, role=key.role,
         )  # fmt: skip
-        return Step(key, mint=request, status="disable" if key.disabled else None)
+        check_request(request, policy, now.timestamp())
+        return Step(key.owner, key.name, mint=request, status="disable" if key.disabled else None)
     if present.status == "expired":
         raise MintError(f"key {present.id} has expired: revoke it, and apply again to have a new one minted")
-    for word, wanted, stored in (("tenant", key.tenant, present.tenant), ("tier", key.tier, present.tier)):
-        if wanted is not None and wanted != stored:
-            raise MintError(f"the owner has {word} {stored!r}, not {wanted!r}: applying does not change it")
+    if key.role != present.aegis_role:
+        raise MintError(f"key {present.id} has role {present.aegis_role!r}: a key keeps the one it was minted with")
     same_scopes = (present.preset, set(present.scopes)) == (key.preset, set(scopes))
-    expires_at = _find_new_end(key.expires, present, policy, now)
     patch = Patch(
         preset=None if same_scopes else key.preset,
         scopes=None if same_scopes or key.preset is not None else scopes,
-        expires_at=expires_at,
+        expires_at=_find_new_end(key.expires, present, policy, now),
         constraints=None if present.constraints == key.constraints.form() else key.constraints,
     )
     status: Literal["disable", "enable"] | None = None
     if key.disabled != (present.status == "disabled"):
         status = "disable" if key.disabled else "enable"
-    return Step(key, present.id, patch=None if patch == Patch() else patch, status=status)
+    return Step(key.owner, key.name, present, patch=None if patch == Patch() else patch, status=status, scopes=scopes)
 
 
 def _find_new_end(

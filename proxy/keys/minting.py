@@ -120,8 +120,7 @@ def list_expiries(policy: Policy, now: datetime, ends: float | None = None) -> t
 async def mint(request: MintRequest, *, policy: Policy, store: KeyStore, hasher: Hasher) -> MintedKey:
     """Draw, hash and store a key. Raises MintError, KeyConflictError, DatabaseError, UnavailableError."""
     scopes = settle_scopes(request.preset, request.scopes, policy)
-    _check_names(request, policy)
-    check_longest(request.expires_at, policy, datetime.now(UTC).timestamp())
+    check_request(request, policy, datetime.now(UTC).timestamp())
     token = draw_token()
     key = NewKey(
         id=token.key_id,
@@ -187,7 +186,9 @@ def check_tier(tier: str, policy: Policy) -> None:
         raise MintError(f"unknown tier {tier!r}: choose one of {', '.join(policy.tiers)}", "tier")
 
 
-def _check_names(request: MintRequest, policy: Policy) -> None:
+def check_request(request: MintRequest, policy: Policy, now: float) -> None:
+    """Raises MintError unless a key may be called, belong and live so; its scopes are `settle_scopes`'."""
+    check_longest(request.expires_at, policy, now)
     check_name(request.name)
     for word, value in (("owner", request.owner), ("tenant", request.tenant), ("issuer", request.issuer)):
         if value is not None:

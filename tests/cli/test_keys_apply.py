@@ -131,13 +131,51 @@ async def test_a_file_with_a_fault_changes_nothing(text: str, told: str, aegis: 
     assert await list_keys(aegis) == {}
 
 
-async def test_what_was_minted_before_a_failure_is_still_handed_out(aegis: Command, file: Path) -> None:
-    """A new owner's tier is its first key's; the second one contradicts it."""
-    file.write_text(
-        "version: 1\nkeys:\n  - {name: a, owner: ada, tier: pro, preset: execution}\n"
-        "  - {name: b, owner: ada, tier: free, preset: execution}\n"
-    )
+async def test_what_was_minted_before_a_failure_is_still_handed_out(
+    aegis: Command, file: Path, database: Database
+) -> None:
+    await database.fetch("ALTER TABLE api_keys ADD CONSTRAINT no_etl CHECK (name <> 'etl')")
     outcome = await aegis.run("keys", "apply", str(file))
     assert outcome.code == 1
-    assert list(note(aegis, outcome)) == ["a"]
-    assert "owner ada has tier 'pro', not 'free'" in outcome.told
+    assert list(note(aegis, outcome)) == ["ci"]
+    assert "no_etl" in outcome.told
+
+
+async def test_owners_that_contradict_the_file_are_told_before_anything_is_minted(aegis: Command, file: Path) -> None:
+    await aegis.run("owners", "add", "ada", "--tier", "free")
+    outcome = await aegis.run("keys", "apply", str(file))
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "ada/ci: the owner has tier 'free', not 'pro'" in outcome.told
+    assert await list_keys(aegis) == {}
+
+
+async def test_a_rehearsal_says_what_is_and_what_would_be(aegis: Command, file: Path) -> None:
+    note(aegis, await aegis.run("keys", "apply", str(file)))
+    assert (await aegis.run("keys", "apply", str(file), "--dry-run", "--exit-code")).code == 0
+    text = DECLARED.replace("preset: execution, expires: 90d", "scopes: [agent:list, node:list], expires: never")
+    file.write_text(text.replace("10.0.0.0/8", "10.1.0.0/16"))
+    outcome = await aegis.run("keys", "apply", str(file), "--dry-run", "--exit-code")
+    assert (outcome.code, outcome.stdout) == (1, "")
+    for words in ("Would do ada/ci: scopes (+node:list -", "→ never)", "10.0.0.0/8", "10.1.0.0/16", "2 of 3 keys were"):
+        assert words in outcome.told
+    told = (await aegis.run("keys", "apply", str(file), "--dry-run", "--json")).json["keys"][0]
+    assert told["differences"]["expires_at"]["after"] == "never"
+    assert told["differences"]["scopes"]["after"] == ["agent:list", "node:list"]
+
+
+async def test_what_the_file_does_not_name_is_told_and_only_disabled_when_asked_for(aegis: Command, file: Path) -> None:
+    note(aegis, await aegis.run("keys", "apply", str(file)))
+    await aegis.mint("--name", "stray")
+    outcome = await aegis.run("keys", "apply", str(file))
+    assert "Not in the file: ada/stray, left alone (--prune disables it)." in outcome.told
+    assert (await list_keys(aegis))["stray"]["status"] == "active"
+    rehearsed = await aegis.run("keys", "apply", str(file), "--prune", "--dry-run", "--exit-code")
+    assert (rehearsed.code, "Would do ada/stray: disable" in rehearsed.told) == (1, True)
+    pruned = await aegis.run("keys", "apply", str(file), "--prune")
+    assert (pruned.code, "Done ada/stray: disable" in pruned.told) == (0, True)
+    assert {name: key["status"] for name, key in (await list_keys(aegis)).items()} == {
+        "ci": "active", "etl": "active", "odd/../name": "disabled", "stray": "disabled",
+    }  # fmt: skip
+    file.write_text(DECLARED + "  - { name: stray, owner: ada, preset: execution }\n")
+    again = await aegis.run("keys", "apply", str(file), "--prune")
+    assert "Done ada/stray: enable" in again.told
