@@ -12,6 +12,7 @@ import orjson
 from proxy import __version__
 from proxy.console.assets import read_assets
 from proxy.console.cookies import Cookies
+from proxy.console.links import Links
 from proxy.console.sign_in import DeskRules, SignInDesk
 from proxy.console.sign_in_pages import CALLBACK
 from proxy.console.sign_in_store import SignInStore
@@ -42,6 +43,7 @@ class BackOffice:
 
     management: Management
     sign_ins: SignIns
+    links: Links
     console: Console | None
 
 
@@ -77,11 +79,13 @@ def build_back_office(
         database, idle_seconds=settings.console.idle_seconds, absolute_seconds=settings.console.absolute_seconds
     )
     sign_ins = SignIns(store, callers, cookies, settings.server.trusted_proxies)
+    links = Links(heart.clock.boot)
     desk = SignInDesk(
         sign_ins=sign_ins,
         callers=callers,
         cookies=cookies,
         provider=provider,
+        links=links,
         rules=DeskRules(settings.server.public_url, form_body_limits(settings), _form_provider_page(settings)),
         weigh=lambda refusal, address: failures.weigh(refusal, address, heart.clock.boot()),
     )
@@ -93,7 +97,7 @@ def build_back_office(
         base_url=settings.server.public_url,
         now=heart.clock.wall,
     )
-    return BackOffice(management, sign_ins, console if settings.console.enabled else None)
+    return BackOffice(management, sign_ins, links, console if settings.console.enabled else None)
 
 
 def _form_provider_page(settings: Settings) -> ProviderPage | None:

@@ -37,6 +37,7 @@ OWNERS = {
         "alarms.py",
         "decision_records.py",
         "assertions.py",
+        "console/links.py",
         "failures.py",
         "keys/digests.py",
         "memory.py",

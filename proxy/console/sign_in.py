@@ -8,7 +8,7 @@ keys. A sign-in always has a new cookie. Refusals are told on the sign-in page, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,15 +28,17 @@ from proxy.console.cookies import (
     is_csrf,
 )
 from proxy.console.forms import check_same_site, read_form, settle_onward
+from proxy.console.links import Links
 from proxy.console.page_headers import HEADERS as PAGE_HEADERS
-from proxy.console.sign_in_pages import CALLBACK, SIGN_OUT, START, form_onward_page, form_sign_in_page
+from proxy.console.sign_in_pages import CALLBACK, LINK, SIGN_OUT, START, form_onward_page, form_sign_in_page
 from proxy.console.sign_in_pages import SIGN_IN as SIGN_IN_PATH
 from proxy.console.signed_in import SignIns
 from proxy.credentials import PresentedCredential, parse_bearer
 from proxy.envelope import Target, parse_query
-from proxy.errors import DatabaseError, DeniedError, Reason, Refusal, RequestError, UnavailableError
+from proxy.errors import DatabaseError, DeniedError, Reason, Refusal, RequestError, UnavailableError, UnprovenError
 from proxy.identity_provider import IdentityProvider
 from proxy.keys.rights import ACTION_SCOPES, Caller
+from proxy.limits import check_constraints
 from proxy.management.callers import Callers
 from proxy.policy.scopes import covers
 from proxy.provider_codes import ProviderPage, check_flow, form_authorization_url, read_code
@@ -47,6 +49,7 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     SIGN_IN_PATH: ("GET", "POST"),
     START: ("GET",),
     CALLBACK: ("GET",),
+    LINK: ("GET",),
     SIGN_OUT: ("POST",),
 }
 CALLBACK_MEMBERS: Final = ("code", "state", "iss", "error", "error_description", "error_uri", "session_state")
@@ -74,10 +77,12 @@ class SignInDesk:
         callers: Callers,
         cookies: Cookies,
         provider: IdentityProvider | None,
+        links: Links,
         rules: DeskRules,
         weigh: Weigh,
     ) -> None:
         self._provider = provider
+        self._links = links
         self._sign_ins = sign_ins
         self._callers = callers
         self._cookies = cookies
@@ -106,7 +111,9 @@ class SignInDesk:
         if target.path == START:
             return await self._send_to_provider(settle_onward(_find_member(target, "next")))
         if target.path == CALLBACK:
-            return await self._come_back(request, target, passage)
+            return await self._come_back(request, target)
+        if target.path == LINK:
+            return await self._follow_link(request, target, passage)
         if request.method == "GET":
             return self._show_form(request, settle_onward(_find_member(target, "next")))
         check_same_site(request.headers, self._rules.public_url)
@@ -132,7 +139,7 @@ class SignInDesk:
         cookie = self._cookies.write(FLOW, value, seconds=BRIEF_SECONDS, same_site="Lax")
         return _redirect(form_authorization_url(base, page, value, onward), cookie)
 
-    async def _come_back(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+    async def _come_back(self, request: web.BaseRequest, target: Target) -> web.Response:
         """Whoever signed in at the provider, in the browser that was sent there."""
         provider, page = self._require_provider()
         members = parse_query(target.query, CALLBACK_MEMBERS)
@@ -142,10 +149,20 @@ class SignInDesk:
         claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
         check_flow(claims, page, value)
         caller = _require_manager(await self._ask(self._callers.find_owner(claims)))
-        response = _form_page(form_onward_page(settle_onward(onward)))
-        response.headers.add("Set-Cookie", await self._sign_ins.open(caller, request))
-        response.headers.add("Set-Cookie", self._cookies.clear(FLOW))
-        return response
+        opened = await self._sign_ins.open(caller, request)
+        return _form_page(form_onward_page(settle_onward(onward)), cookies=(opened, self._cookies.clear(FLOW)))
+
+    async def _follow_link(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
+        """Whoever has it from the one that made it. Another site's link would sign a visitor in as somebody else."""
+        check_same_site(request.headers, self._rules.public_url)
+        taken = self._links.take(_find_member(target, "once") or "")
+        if taken is None:
+            raise UnprovenError(Reason.TOKEN_INVALID, "This link was used already, or is too old: it works once.")
+        passage.key_id = taken[0]
+        caller = await self._ask(self._callers.find_key_again(*taken))
+        check_constraints(caller.constraints, passage.address)
+        opened = await self._sign_ins.open(_require_manager(caller), request)
+        return _form_page(form_onward_page(settle_onward(None)), cookies=(opened,))
 
     def _require_provider(self) -> tuple[IdentityProvider, ProviderPage]:
         if self._provider is None or self._rules.page is None:
@@ -182,9 +199,7 @@ class SignInDesk:
         value = self._cookies.find(request.headers, FORM) or secrets.token_urlsafe(RANDOM_BYTES)
         provider = self._rules.page is not None
         text = form_sign_in_page(csrf=derive_csrf(value), onward=onward, provider=provider, fault=fault)
-        response = _form_page(text, status)
-        response.headers.add("Set-Cookie", self._cookies.write(FORM, value, seconds=BRIEF_SECONDS))
-        return response
+        return _form_page(text, status, [self._cookies.write(FORM, value, seconds=BRIEF_SECONDS)])
 
     def _show_refusal(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
         answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)
@@ -197,8 +212,11 @@ class SignInDesk:
         return response
 
 
-def _form_page(text: str, status: int = 200) -> web.Response:
-    return web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+def _form_page(text: str, status: int = 200, cookies: Iterable[str] = ()) -> web.Response:
+    response = web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
+    for cookie in cookies:
+        response.headers.add("Set-Cookie", cookie)
+    return response
 
 
 def _require_manager(caller: Caller) -> Caller:

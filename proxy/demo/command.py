@@ -19,11 +19,13 @@ from rich.console import Console
 
 from proxy.cli.context import with_database
 from proxy.cli.serving import wait_and_drain
+from proxy.console.sign_in_pages import LINK
 from proxy.database import Database, migrate
 from proxy.demo.assertion_check import AssertionCheck
 from proxy.demo.sample_api import run_sample_api
 from proxy.demo.sample_server import run_sample_server
 from proxy.embedded_postgres import run_embedded_postgres
+from proxy.identity import KeyId
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey, MintRequest, mint
 from proxy.keys.store import KeyStore
@@ -31,7 +33,7 @@ from proxy.logs import configure_logging
 from proxy.policy import Policy
 from proxy.policy.scopes import is_grantable
 from proxy.policy_files import PolicyFiles
-from proxy.server import run_proxy
+from proxy.server import Proxy, run_proxy
 from proxy.settings import IdentitySettings, Settings, load_settings
 
 OWNER = "demo"
@@ -81,7 +83,8 @@ async def run_demo(listen: str, ops_listen: str, policy_file: Path | None = None
             await proxy.wait_trusted()
             for check in checks.values():
                 check.jwks_uri = f"http://{proxy.ops_address}/.well-known/jwks.json"
-        print_welcome(console, keys, f"http://{proxy.data_address}", f"http://{proxy.ops_address}", postgres.url)
+        data, link = f"http://{proxy.data_address}", make_link(proxy, keys)
+        print_welcome(console, keys, data, f"http://{proxy.ops_address}", postgres.url, link)
         await wait_and_drain(proxy)
         console.print("cleaning up")
 
@@ -131,7 +134,17 @@ async def mint_demo_keys(settings: Settings, policy: Policy) -> dict[str, Minted
         hasher.close()
 
 
-def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, ops: str, database_url: str) -> None:
+def make_link(proxy: Proxy, keys: Mapping[str, MintedKey]) -> str | None:
+    """Where one is signed in at the page, once, by the key that may manage keys; None: no preset may."""
+    key = keys.get("full-access")
+    if key is None:
+        return None
+    return f"http://{proxy.data_address}{LINK}?once={proxy.office.links.make(KeyId(key.summary.id), 1)}"
+
+
+def print_welcome(
+    console: Console, keys: Mapping[str, MintedKey], data: str, ops: str, database_url: str, link: str | None
+) -> None:
     """What was started, and what to paste next."""
     python, command = shorten(Path(sys.executable)), shorten(Path(sys.executable).with_name("aegis-proxy"))
     execution = keys["execution"] if "execution" in keys else next(iter(keys.values()))
@@ -144,6 +157,9 @@ def print_welcome(console: Console, keys: Mapping[str, MintedKey], data: str, op
     line("[bold]Keys[/] (they live a day)")
     for name, key in keys.items():
         line(f"  {name:<17} {key.token}")
+    if link is not None:
+        line("\n[bold]Manage keys in a browser[/]: this link signs you in, once")
+        line(f"  {link}")
     line("\n[bold]Try one[/] in another terminal: list the tools, then run a workflow and watch its progress")
     line(f"  AEGIS_API_KEY={execution.token} {python} -m proxy.demo.client {url}")
     line("\n[bold]Revoke it while that runs[/]: the stream, the call and the session end at once")
