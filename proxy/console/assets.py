@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-STATIC: Final = "/settings/static"
+from proxy.console.sign_in_pages import STATIC
+
 FOLDER: Final = Path(__file__).parent / "static"
 TYPES: Final[Mapping[str, str]] = {
     ".css": "text/css; charset=utf-8",
@@ -37,9 +38,13 @@ class Assets:
     files: Mapping[str, Asset]
 
     def find(self, path: str) -> Asset | None:
-        """What stands at a path. Of another version there is nothing: its page was served by another, too."""
+        """What stands at a path: of this version, or by its plain name, for pages that know no version."""
         folder, _, name = path.rpartition("/")
-        return self.files.get(name) if folder == self.base else None
+        return self.files.get(name) if folder in (self.base, STATIC) else None
+
+    def is_lasting(self, path: str) -> bool:
+        """Whether what stands there never changes."""
+        return path.startswith(f"{self.base}/")
 
     def locate(self, name: str) -> str:
         """The address of a file. Raises KeyError for one that is not there."""

@@ -15,33 +15,44 @@ START: Final = f"{SIGN_IN}/start"
 CALLBACK: Final = f"{SIGN_IN}/callback"
 LINK: Final = f"{SIGN_IN}/link"
 SIGN_OUT: Final = "/settings/sign-out"
+STATIC: Final = "/settings/static"  # what stands there by its plain name is always the newest
 FRAME: Final = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-{head}<title>{title}</title></head>
-<body><main><h1>{title}</h1>
-{body}</main></body>
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="{static}/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="{static}/app.css">
+{head}<title>{title} · Aegis</title></head>
+<body>
+<header class="bar"><div>
+<span class="brand"><img src="{static}/icon.svg" alt="" width="20" height="20"> Aegis</span>
+</div></header>
+<main class="lone"><h1>{title}</h1>
+{body}</main>
+</body>
 </html>
 """
 
 
 def form_sign_in_page(*, csrf: str, onward: str, provider: bool, fault: str | None = None) -> str:
     """`onward`: where to go then; `provider`: whether one can sign in there; `fault`: why it did not work."""
-    told = f'<p role="alert">{escape(fault)}</p>\n' if fault is not None else ""
+    told = f'<p class="notice bad" role="alert">{escape(fault)}</p>\n' if fault is not None else ""
     there = (
-        f'<p><a href="{START}?{escape(urlencode({"next": onward}))}">Sign in with your account</a></p>\n'
+        f'<p><a class="button primary" href="{START}?{escape(urlencode({"next": onward}))}">'
+        "Sign in with your account</a></p>\n"
         if provider
         else ""
     )
     form = (
-        f'<form method="post" action="{SIGN_IN}">\n'
+        f'<form class="card stack" method="post" action="{SIGN_IN}">\n'
         f'<input type="hidden" name="csrf" value="{escape(csrf)}">\n'
         f'<input type="hidden" name="next" value="{escape(onward)}">\n'
-        "<label>API key that may manage keys\n"
-        '<input type="password" name="key" required autocomplete="off" spellcheck="false" autocapitalize="none">'
-        "</label>\n<button>Sign in</button>\n</form>\n"
+        '<div class="field"><label for="key">API key that may manage keys</label>\n'
+        '<input id="key" type="password" name="key" required autocomplete="off" spellcheck="false"'
+        ' autocapitalize="none">\n'
+        '<p class="note">One that holds rights such as key:list. The sign-in holds no more than the key does, and ends'
+        " with it.</p></div>\n<button>Sign in</button>\n</form>\n"
     )
-    return FRAME.format(title="Sign in", head="", body=told + there + form)
+    return FRAME.format(static=STATIC, title="Sign in", head="", body=told + there + form)
 
 
 def form_onward_page(onward: str) -> str:
@@ -49,6 +60,7 @@ def form_onward_page(onward: str) -> str:
     it, and with what a page of ours asks for it does."""
     place = escape(onward)
     return FRAME.format(
+        static=STATIC,
         title="Signed in",
         head=f'<meta http-equiv="refresh" content="0; url={place}">\n',
         body=f'<p><a href="{place}">Go on</a></p>\n',

@@ -88,8 +88,9 @@ class Console:
         asset = self._assets.find(target.path)
         if asset is not None:
             _check_get(request)
-            kept = {"Cache-Control": "public, max-age=31536000, immutable", "Content-Type": asset.content_type}
-            return web.Response(body=asset.body, headers={**HEADERS, **kept})
+            kept = "public, max-age=31536000, immutable" if self._assets.is_lasting(target.path) else "no-cache"
+            headers = {**HEADERS, "Cache-Control": kept, "Content-Type": asset.content_type}
+            return web.Response(body=asset.body, headers=headers)
         try:
             return await self._show(request, target, passage)
         except Refusal as refusal:
@@ -178,6 +179,7 @@ class Console:
             key=key,
             actions=find_actions(caller, key),
             titles={preset.name: preset.title for preset in grantables.presets},
+            expiries=grantables.expiries,
             sessions=held.sessions,
             newest=max((one.secret_version for one in held.sessions), default=0),
             chart=form_chart(usage.days),

@@ -44,17 +44,25 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, visitor: Visitor) -> Open:
-    """A fresh visit; what no page of ours may do fails the test at its end: errors in the console, other hosts."""
+def open_page(browser: Browser, request: pytest.FixtureRequest) -> Open:
+    """A fresh visit, of `at` or of the visitor's proxy. What no page of ours may do fails the test at its end: errors
+    in the console, other hosts."""
 
     @asynccontextmanager
     async def open_page(
-        path: str, size: str = "wide", scheme: Scheme = "light", *, may_fail: tuple[str, ...] = (), **options: Any
+        path: str,
+        size: str = "wide",
+        scheme: Scheme = "light",
+        *,
+        at: str | None = None,
+        may_fail: tuple[str, ...] = (),
+        **options: Any,
     ) -> AsyncIterator[Page]:
+        url = at or request.getfixturevalue("visitor").url
         context = await browser.new_context(
             viewport=SIZES[size],
             color_scheme=scheme,
-            base_url=visitor.url,
+            base_url=url,
             locale="en-GB",
             timezone_id="Europe/Berlin",
             **options,
@@ -66,7 +74,7 @@ def open_page(browser: Browser, visitor: Visitor) -> Open:
             "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
         )
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(visitor.url) else None)
+        page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(url) else None)
         await page.goto(path)
         yield page
         await context.close()

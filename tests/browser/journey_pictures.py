@@ -9,9 +9,10 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page
 
 from proxy.keys.minting import MintedKey
+from proxy.server import Proxy
 from tests.browser.conftest import Open, Scheme, picture
 from tests.console.visiting import Visitor
-from tests.staging import connect, get_mcp_url
+from tests.staging import Stage, connect, get_mcp_url
 
 LOOKS = [(size, scheme) for size in ("wide", "phone") for scheme in ("light", "dark")]
 LEVELS = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
@@ -144,3 +145,15 @@ async def test_one_key(visitor: Visitor, open_page: Open, size: str, scheme: Sch
         await page.get_by_role("button", name="Done").click()
         await page.get_by_text("left with a contractor").first.wait_for()
         await look(page, f"revoked-{size}-{scheme}")
+
+
+async def test_signing_in(proxy: Proxy, stage: Stage, open_page: Open, size: str, scheme: Scheme) -> None:
+    key = await stage.mint("read-only")
+    async with open_page(
+        "/settings/api-keys", size, scheme, at=f"http://{proxy.data_address}", may_fail=("403",)
+    ) as page:
+        await look(page, f"sign-in-{size}-{scheme}")
+        await page.get_by_label("API key that may manage keys").fill(key.token)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("alert").wait_for()
+        await look(page, f"sign-in-refused-{size}-{scheme}")

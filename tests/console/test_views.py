@@ -68,6 +68,8 @@ async def test_files_are_kept_for_ever_and_named_by_what_they_hold(visitor: Visi
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert (await visitor.send(name, "POST")).status == 405
     assert (await visitor.send("/settings/static/0000000000000000/app.js")).status == 404
+    plain = await visitor.send("/settings/static/app.css")
+    assert (plain.status, plain.headers["Cache-Control"]) == (200, "no-cache")
 
 
 async def test_hostile_names_and_scopes_are_text(visitor: Visitor) -> None:
