@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.database import Connection, Database, connect, describe_failure, describe_place, list_migrations, migrate
-from proxy.errors import DatabaseError
+from proxy.errors import DatabaseError, RowRefusedError
 from tests.faults.relay import Relay, run_relay
 from tests.staging import GUARD_SECONDS
 
@@ -113,6 +113,17 @@ async def test_an_error_of_the_work_itself_rolls_back_and_passes_through(small: 
     with pytest.raises(OurOwnError):
         await small.transact(work)
     assert (await small.fetch("SELECT to_regclass('dropped')"))[0][0] is None
+
+
+async def test_a_row_that_a_constraint_refuses_is_told_from_a_database_that_is_away(small: Database) -> None:
+    await small.fetch("CREATE TABLE numbers (n int CHECK (n > 0) UNIQUE)")
+    await small.fetch("INSERT INTO numbers VALUES (1)")
+    for statement in ("INSERT INTO numbers VALUES (0)", "INSERT INTO numbers VALUES (1)"):
+        with pytest.raises(RowRefusedError):
+            await small.fetch(statement)
+    with pytest.raises(DatabaseError) as caught:
+        await small.fetch("SELECT FROM nowhere")
+    assert not isinstance(caught.value, RowRefusedError)
 
 
 # The guard

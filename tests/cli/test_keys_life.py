@@ -58,6 +58,7 @@ async def test_a_key_is_changed_in_what_is_named_and_in_nothing_else(aegis: Comm
             "say what to change: --name, --preset, --scope, --expires, --role or a constraint; see --help",
         ),
         (("update", "{}", "--name", ""), 2, NAME),
+        (("update", "{}", "--role", "r" * 65), 2, "a role has 1 to 64 printable characters"),
         (("update", "{}", "--scope", "agent:rum"), 2, "unknown scope agent:rum (did you mean agent:read?)"),
         (("update", "{}", "--burst", "3"), 2, "burst is of use beside requests_per_second only"),
         (("update", "{}", "--source", "10.0.0.1/8"), 2, "has host bits set"),
@@ -135,3 +136,11 @@ async def test_a_key_is_disabled_and_enabled(aegis: Command) -> None:
     await aegis.run("keys", "revoke", key_id)
     again = await aegis.run("keys", "enable", key_id)
     assert (again.code, again.stderr) == (1, f"key {key_id} is revoked, and revoked is final: mint a new one\n")
+
+
+async def test_a_role_is_granted_and_taken_away(aegis: Command) -> None:
+    key_id = await mint(aegis, "--role", "aegis:operator")
+    assert (await aegis.run("keys", "show", key_id, "--json")).json["aegis_role"] == "aegis:operator"
+    for role, shown in (("aegis:viewer", "aegis:viewer"), ("", None)):
+        outcome = await aegis.run("keys", "update", key_id, "--role", role, "--json")
+        assert (outcome.code, outcome.json["aegis_role"]) == (0, shown)

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.identity import KeyId
 from proxy.keys.changes import KeyChanges, Patch
-from proxy.keys.rights import form_operator
+from proxy.keys.rights import RightsError, form_caller_of_key, form_operator
 from tests.management.asking import KEYS, Api, Said
 from tests.staging import GUARD_SECONDS, INITIALIZE, Stage, Wire
 
@@ -186,6 +186,11 @@ async def test_a_role_is_granted_by_an_operator_and_not_inherited(api: Api, stag
     assert (await api.ask("POST", f"{KEYS}/validate", admin.token)).json["aegis_role"] == "aegis:operator"
     made = await api.mint(admin.token, preset="full-access")
     assert (await api.ask("POST", f"{KEYS}/validate", made["key"])).json["aegis_role"] is None
+    record = (await stage.store.read_keys([KeyId(admin.summary.id)]))[KeyId(admin.summary.id)]
+    with pytest.raises(RightsError, match="an operator's to give"):
+        await changes.update(
+            form_caller_of_key(record, stage.policy, 1), made["id"], Patch(role="aegis:operator"), stage.policy
+        )
     await changes.update(operator, admin.summary.id, Patch(role=""), stage.policy)
     assert (await api.ask("POST", f"{KEYS}/validate", admin.token)).json["aegis_role"] is None
 
