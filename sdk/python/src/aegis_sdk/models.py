@@ -259,15 +259,7 @@ class AgentSummary(Answer):
     revision: int
 
 
-class Agent(Answer):
-    id: str
-    name: str
-    description: str
-    scope: str
-    """
-    Who sees it: user, tenant, global.
-    """
-    revision: int
+class Agent(AgentSummary):
     manifest_yaml: str
 
 
@@ -289,15 +281,7 @@ class WorkflowSummary(Answer):
     revision: int
 
 
-class Workflow(Answer):
-    id: str
-    name: str
-    description: str
-    scope: str
-    """
-    Who sees it: user, tenant, global.
-    """
-    revision: int
+class Workflow(WorkflowSummary):
     manifest_yaml: str
 
 

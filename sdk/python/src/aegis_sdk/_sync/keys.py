@@ -79,14 +79,7 @@ class Keys(Resource):
         Either `preset` or `scopes`; `expires_in` or `expires_at` (neither: 90 days). Raises `SecretNotShownError` when
         an earlier attempt made it and its answer was lost.
         """
-        body = {
-            "name": name,
-            "preset": preset,
-            "scopes": form_scopes(scopes),
-            "expires_in": expires_in,
-            "expires_at": form_time(expires_at),
-            "constraints": form_constraints(constraints),
-        }
+        body = form_wanted(name, preset, scopes, expires_in, expires_at, constraints)
         call = post(form_path("api-keys"), body, headers=form_idempotency(idempotency_key), repeatable=True)
         return self._show(call, MintedKey)
 
@@ -107,14 +100,7 @@ class Keys(Resource):
         `if_version`: only if the key is still at that version; raises `KeyChangedError` otherwise. Takes `key:update`,
         and all the rights it is to have.
         """
-        body = {
-            "name": name,
-            "preset": preset,
-            "scopes": form_scopes(scopes),
-            "expires_in": expires_in,
-            "expires_at": form_time(expires_at),
-            "constraints": form_constraints(constraints),
-        }
+        body = form_wanted(name, preset, scopes, expires_in, expires_at, constraints)
         headers = {"If-Match": f'"{if_version}"'} if if_version is not None else None
         return self._transport.fetch(patch(form_path("api-keys", key_id), body, headers=headers), ApiKey)
 
@@ -206,10 +192,22 @@ def form_idempotency(given: str | None) -> dict[str, str]:
     return {"Idempotency-Key": given if given is not None else str(uuid.uuid4())}
 
 
-def form_scopes(scopes: Sequence[str] | None) -> Sequence[str] | None:
-    """A single text is a mistake, and no list of its letters."""
-    return [scopes] if isinstance(scopes, str) else scopes
-
-
-def form_constraints(constraints: Constraints | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return constraints.model_dump(exclude_none=True) if isinstance(constraints, Constraints) else constraints
+def form_wanted(
+    name: str | None,
+    preset: str | None,
+    scopes: Sequence[str] | None,
+    expires_in: ExpiresIn | None,
+    expires_at: datetime | None,
+    constraints: Constraints | Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A key as it is to be. A single text for `scopes` is one scope, and no list of its letters."""
+    return {
+        "name": name,
+        "preset": preset,
+        "scopes": [scopes] if isinstance(scopes, str) else scopes,
+        "expires_in": expires_in,
+        "expires_at": form_time(expires_at),
+        "constraints": constraints.model_dump(exclude_none=True)
+        if isinstance(constraints, Constraints)
+        else constraints,
+    }
