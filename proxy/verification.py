@@ -145,7 +145,7 @@ class Verifier:
         for _ in range(MAX_READS):
             key_id = proof.key_id if proof is not None else await self._find_key_id(token)
             state, now = await self._get_state(key_id, proven=proof is not None)
-            if isinstance(token, LegacyToken) and proof is not None and _has_left(proof, state.record):
+            if isinstance(token, LegacyToken) and proof is not None and not _holds(state.record, token):
                 proof = None  # it may be another key's now: only a token of our own form names its key
                 continue
             if state.record is None:
@@ -272,8 +272,8 @@ def _still_fits(proof: Proof, record: KeyRecord) -> bool:
     return secret is None or secret.hash == proof.hash
 
 
-def _has_left(proof: Proof, record: KeyRecord | None) -> bool:
-    return record is None or proof.secret_version not in record.secrets
+def _holds(record: KeyRecord | None, token: LegacyToken) -> bool:
+    return record is not None and find_legacy_secret(token, record) is not None
 
 
 def _state_unknown() -> UnavailableError:

@@ -823,6 +823,19 @@ async def test_an_old_token_that_was_imported_anew_is_its_new_key_s(hall: Hall, 
     assert (await hall.verify(LEGACY)).key_id == PARENT
 
 
+async def test_old_tokens_whose_digests_were_swapped_are_each_other_s_key_from_the_news_on(
+    hall: Hall, table: Table
+) -> None:
+    import_key(table)
+    await hall.verify(LEGACY)
+    table.put(make_record(OTHER, secrets=[make_legacy_secret(UNKNOWN_LEGACY)]))
+    table.put(make_record(PARENT, secrets=[make_legacy_secret(LEGACY)]))
+    table.digests = {UNKNOWN_LEGACY.digest: OTHER, LEGACY.digest: PARENT}
+    hall.news.add(News(key_id=OTHER))
+    assert (await hall.verify(LEGACY)).key_id == PARENT
+    assert (await hall.verify(UNKNOWN_LEGACY)).key_id == OTHER
+
+
 async def test_a_digest_that_leads_to_a_key_which_does_not_hold_it_opens_nothing(hall: Hall, table: Table) -> None:
     """The key's own row is the truth; the look-up is only the way to it."""
     table.digests = {LEGACY.digest: KEY}

@@ -63,6 +63,6 @@ def _form(token: Token | LegacyToken, record: KeyRecord, now: float) -> Finding:
 def _find_version(token: Token | LegacyToken, record: KeyRecord) -> int | None:
     if isinstance(token, LegacyToken):
         secret = find_legacy_secret(token, record)
-        return None if secret is None else secret.version
-    tag = fast_tag(token.key_id, token.secret)
-    return next((secret.version for secret in record.secrets.values() if secret.tag == tag), None)
+    else:
+        secret = record.find_tagged(fast_tag(token.key_id, token.secret))
+    return None if secret is None else secret.version
