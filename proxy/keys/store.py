@@ -35,6 +35,11 @@ WITH RECURSIVE lineage AS (
     SELECT lineage.leaf, parent.id, parent.parent_id, lineage.depth + 1
       FROM lineage JOIN api_keys parent ON parent.id = lineage.parent_id
      WHERE lineage.depth <= $2
+), chains AS (  -- joined once: looked up for each key, a batch would cost the square of its size
+    SELECT l.leaf, json_agg(json_build_array(
+               a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version, a.constraints::text)
+               ORDER BY l.depth) AS ancestors
+      FROM lineage l JOIN api_keys a ON a.id = l.id WHERE l.depth > 0 GROUP BY l.leaf
 )
 SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS expires_at, k.version,
        k.constraints::text AS constraints,
@@ -43,11 +48,8 @@ SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS exp
        (SELECT coalesce(json_agg(json_build_array(
                    s.version, encode(s.tag, 'hex'), s.hash, extract(epoch FROM s.not_after)::text)), '[]')
           FROM key_secrets s WHERE s.key_id = k.id) AS secrets,
-       (SELECT coalesce(json_agg(json_build_array(
-                   a.id, a.status, a.scopes, extract(epoch FROM a.expires_at)::text, a.version,
-                   a.constraints::text) ORDER BY l.depth), '[]')
-          FROM lineage l JOIN api_keys a ON a.id = l.id WHERE l.leaf = k.id AND l.depth > 0) AS ancestors
-  FROM api_keys k JOIN owners o ON o.id = k.owner_id
+       coalesce(c.ancestors, '[]') AS ancestors
+  FROM api_keys k JOIN owners o ON o.id = k.owner_id LEFT JOIN chains c ON c.leaf = k.id
  WHERE k.id = ANY($1::text[])
 """
 # Dates as seconds since the epoch: Postgres knows later ones than Python does, and infinity.
