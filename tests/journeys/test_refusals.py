@@ -111,9 +111,9 @@ async def make_key(stage: Stage, kind: str | None) -> str | None:
 
 
 def find_lines(ear: Ear, request_id: str) -> list[dict[str, object]]:
-    """The log lines of one request."""
-    lines = ear.heard.getvalue().splitlines()
-    return [json.loads(line) for line in lines if request_id.encode() in line]
+    """The decision lines of one request; an alarm has a line of its own beside."""
+    lines = [json.loads(line) for line in ear.heard.getvalue().splitlines() if request_id.encode() in line]
+    return [line for line in lines if line["event"] == "request"]
 
 
 @pytest.mark.parametrize("table", BEFORE)
