@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from proxy.logs import configure_logging
 from proxy.policy import Policy, load_policy
 from proxy.server import Proxy
 from proxy.settings import find_shipped
+from tests.ear import Ear as Ear  # whoever knows the fixture, knows it from here
 from tests.staging import Stage, Wire, get_mcp_url
 
 # Two cores shared with others: a slow example is no fault.
@@ -38,30 +38,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Ear:
-    """Hears every log line of the run, and knows every key minted in it: at the end the two must not meet."""
-
-    def __init__(self) -> None:
-        self.heard = io.BytesIO()
-        self.secrets: list[str] = []
-
-    def find_leaks(self) -> list[str]:
-        """The ids of keys whose secret was logged."""
-        lines = self.heard.getvalue()
-        return [token[:18] for token in self.secrets if token[19:62].encode() in lines]
-
-
 @pytest.fixture(scope="session")
 def ear() -> Iterator[Ear]:
     ear = Ear()
     yield ear
     leaks = ear.find_leaks()
-    assert not leaks, f"secrets of {leaks} stand in the log"
+    assert not leaks, f"secrets stand where none may: {leaks}"
 
 
 @pytest.fixture(autouse=True)
 def _listen_to_the_log(ear: Ear) -> None:
     """Also what rooms log in tests that know nothing of it."""
+    ear.begin()
     configure_logging("debug", ear.heard)
 
 
@@ -89,25 +77,26 @@ def name_database(url: str, name: str) -> str:
 
 
 @pytest.fixture
-async def empty_database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+async def empty_database_url(postgres: EmbeddedPostgres, ear: Ear) -> AsyncIterator[str]:
     """A database without a schema."""
-    async for url in _clone(postgres.url, "template1"):
+    async for url in _clone(postgres.url, "template1", ear):
         yield url
 
 
 @pytest.fixture
-async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+async def database_url(postgres: EmbeddedPostgres, ear: Ear) -> AsyncIterator[str]:
     """A migrated database of this test's own."""
-    async for url in _clone(postgres.url, TEMPLATE):
+    async for url in _clone(postgres.url, TEMPLATE, ear):
         yield url
 
 
-async def _clone(url: str, template: str) -> AsyncIterator[str]:
+async def _clone(url: str, template: str, ear: Ear) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield name_database(url, name)
+        await ear.hear_tables(name_database(url, name))
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await connection.close()
@@ -137,7 +126,7 @@ def hasher() -> Iterator[Hasher]:
 
 @pytest.fixture
 async def stage(database_url: str, database: Database, policy: Policy, hasher: Hasher, ear: Ear) -> Stage:
-    return Stage(database_url, policy, database, KeyStore(database), hasher, ear.secrets.append)
+    return Stage(database_url, policy, database, KeyStore(database), hasher, ear)
 
 
 @pytest.fixture
@@ -155,14 +144,19 @@ async def proxy(stage: Stage, sample: SampleServer) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that closes at the end whatever answer a test did not read to its end."""
+async def http(ear: Ear) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that closes at the end whatever answer a test did not read to its end, and whose errors are heard."""
     answers: list[aiohttp.ClientResponse] = []
 
     class Answer(aiohttp.ClientResponse):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             answers.append(self)
+
+        async def read(self) -> bytes:
+            body = await super().read()
+            ear.hear_answer(self.status, body)
+            return body
 
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),

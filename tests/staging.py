@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from proxy.policy import Policy
 from proxy.policy_files import PolicyFiles
 from proxy.server import Proxy, run_proxy
 from proxy.settings import Settings, load_settings
+from tests.ear import Ear
 
 GUARD_SECONDS = 20.0
 """How long a test waits for something that should come at once, on a busy machine, before it fails."""
@@ -70,7 +71,7 @@ class Stage:
     database: Database
     store: KeyStore
     hasher: Hasher
-    note_secret: Callable[[str], None]
+    ear: Ear
 
     async def mint(
         self,
@@ -98,6 +99,10 @@ class Stage:
         self.note_secret(minted.token)
         return minted
 
+    def note_secret(self, token: str) -> None:
+        """From now on it must be heard nowhere."""
+        self.ear.secrets.append(token)
+
     @contextlib.asynccontextmanager
     async def proxy(
         self, upstream_url: str, policy_files: PolicyFiles | None = None, /, **sections: dict[str, Any]
@@ -109,6 +114,7 @@ class Stage:
         async with run_proxy(settings, policy, policy_files) as proxy:
             await proxy.wait_trusted()
             yield proxy
+            self.ear.hear(await scrape(proxy), "the metrics")
 
     async def sql(self, statement: str, *arguments: object) -> None:
         """Change something by hand, as psql would: on a connection of its own, past every room of ours."""
@@ -121,6 +127,12 @@ class Stage:
     async def revoke_by_sql(self, key: MintedKey) -> None:
         """What the owner of the database types."""
         await self.sql("UPDATE api_keys SET status = 'revoked' WHERE id = $1", key.summary.id)
+
+
+async def scrape(proxy: Proxy) -> bytes:
+    """What Prometheus would read now."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://{proxy.ops_address}/metrics") as answer:
+        return await answer.read()
 
 
 def get_mcp_url(proxy: Proxy) -> str:

@@ -33,7 +33,7 @@ from proxy.errors import Reason
 from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.logs import get_logger
 from tests.clocks import ManualClock
-from tests.conftest import Ear
+from tests.ear import Ear
 
 # The name EdDSA gave way to Ed25519 (RFC 9864); the libraries of upstreams know the former.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")

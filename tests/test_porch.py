@@ -21,7 +21,7 @@ from proxy.keys.token import SECRET_LENGTH, form_token
 from proxy.porch import STANDING_SHARE
 from proxy.server import Proxy
 from tests.canary_upstream import CanaryUpstream
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.raw_client import RawAnswer, RawClient, ask_raw, form_request, open_raw
 from tests.records import form_key_id, form_legacy_token, form_secret_token
 from tests.staging import GUARD_SECONDS, Stage

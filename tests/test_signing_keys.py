@@ -22,7 +22,7 @@ from proxy.errors import DatabaseError, UnavailableError
 from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
 from proxy.signing_keys import MAX_JWK_BYTES, MAX_PUBLISHED, READ_SECONDS, SigningKeys
 from tests.clocks import ManualClock
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.staging import GUARD_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.ear import Ear
 from tests.staging import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,11 @@ class Command:
     """`python -m proxy` with nothing of this process' environment but the path."""
 
     environment: dict[str, str]
-    note_secret: Callable[[str], None]
+    ear: Ear
+
+    def note_secret(self, token: str) -> None:
+        """From now on it must be heard nowhere."""
+        self.ear.secrets.append(token)
 
     async def run(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Outcome:
         process = await self._spawn(arguments, environment, DEVNULL if stdin is None else PIPE)
@@ -49,6 +53,7 @@ class Command:
         assert process.returncode is not None
         outcome = Outcome(process.returncode, stdout.decode(), stderr.decode())
         assert "Traceback" not in outcome.stderr
+        self.ear.hear(stderr, "what a command said")
         return outcome
 
     async def start(self, *arguments: str, **environment: str) -> Process:

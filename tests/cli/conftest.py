@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import Command, form_environment
-from tests.conftest import Ear
+from tests.ear import Ear
 
 
 @pytest.fixture
 def aegis(database_url: str, tmp_path: Path, ear: Ear) -> Command:
     """On a migrated database."""
-    return Command(form_environment(database_url, tmp_path), ear.secrets.append)
+    return Command(form_environment(database_url, tmp_path), ear)
 
 
 @pytest.fixture
 def early(empty_database_url: str, tmp_path: Path, ear: Ear) -> Command:
     """On a database without a schema."""
-    return Command(form_environment(empty_database_url, tmp_path), ear.secrets.append)
+    return Command(form_environment(empty_database_url, tmp_path), ear)

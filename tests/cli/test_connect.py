@@ -9,6 +9,7 @@ import pytest
 
 from proxy.client_setups import CLIENTS
 from tests.cli.command import Command, form_environment
+from tests.ear import Ear
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def command(tmp_path: Path) -> Command:
     """Without a database: nothing of this needs one."""
     environment = form_environment("", tmp_path)
     del environment["AEGIS_DATABASE_URL"]
-    return Command(environment, lambda _: None)
+    return Command(environment, Ear())
 
 
 async def test_what_is_to_be_pasted_goes_to_stdout_alone(command: Command) -> None:

@@ -10,7 +10,7 @@ import pytest
 from proxy.demo.sample_server import SampleServer
 from proxy.settings import find_shipped
 from tests.cli.command import Command
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.staging import Stage, Wire, get_mcp_url
 
 SHIPPED = find_shipped("policy.yaml")

@@ -8,9 +8,9 @@ from proxy.console.links import LIFE_SECONDS, Links
 from proxy.identity import KeyId
 from proxy.server import Proxy
 from tests.clocks import ManualClock
-from tests.conftest import Ear
 from tests.console.asking import Asker
 from tests.console.browser import SIGN_IN, Browser
+from tests.ear import Ear
 from tests.staging import Stage
 
 LINK = f"{SIGN_IN}/link?once="

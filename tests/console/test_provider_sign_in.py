@@ -14,9 +14,9 @@ from proxy.keys.owners import Owners
 from proxy.keys.rights import form_operator
 from proxy.server import Proxy
 from proxy.settings_management import IdentityProviderSettings
-from tests.conftest import Ear
 from tests.console.asking import Asker
 from tests.console.browser import SIGN_IN, Browser, Page
+from tests.ear import Ear
 from tests.issuer import AUDIENCE, Issuer, answer_with, form_token, make_key, run_issuer
 from tests.staging import Stage
 

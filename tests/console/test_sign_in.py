@@ -12,9 +12,9 @@ from proxy.server import Proxy
 from proxy.settings import FailuresSettings
 from tests.canary_upstream import CanaryUpstream
 from tests.canary_upstream import form_answer as form_upstream_answer
-from tests.conftest import Ear
 from tests.console.asking import Asker
 from tests.console.browser import SIGN_IN, SIGN_OUT, Browser
+from tests.ear import Ear
 from tests.staging import Stage, Wire, get_mcp_url
 from tests.wire_scene import PING
 

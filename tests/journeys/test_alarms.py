@@ -24,7 +24,7 @@ from proxy.keys.rights import form_operator
 from proxy.keys.token import SECRET_LENGTH, Token, form_token
 from tests.canary_upstream import CanaryUpstream
 from tests.clocks import ManualClock
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.raw_client import RawAnswer, ask_raw, form_request
 from tests.records import form_key_id, form_legacy_token, form_secret_token
 from tests.staging import GUARD_SECONDS, Stage

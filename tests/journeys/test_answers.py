@@ -12,7 +12,7 @@ import pytest
 
 from proxy.server import Proxy
 from tests.canary_upstream import CanaryUpstream, Received, answer_politely, form_answer
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.raw_client import ask_raw, form_request, open_raw
 from tests.staging import GUARD_SECONDS, INITIALIZE, Stage, Wire, form_call, get_mcp_url
 

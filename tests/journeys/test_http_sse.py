@@ -21,7 +21,7 @@ from proxy.errors import Reason
 from proxy.server import Proxy
 from proxy.sse import get_values
 from tests.canary_upstream import CanaryUpstream, Received, form_answer
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.raw_client import RawAnswer, ask_raw, form_request
 from tests.refusal_tables import Row, check_refusal, post
 from tests.sse_sessions import connect_sse, get_stream_url, open_session, open_stream

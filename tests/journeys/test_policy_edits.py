@@ -17,7 +17,7 @@ from proxy.demo.sample_server import SampleServer
 from proxy.policy_files import PolicyFiles, find_candidate_path
 from proxy.server import Proxy
 from proxy.settings import find_shipped
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.staging import GUARD_SECONDS, MODERN, MODERN_META, Stage, Wire, form_call, get_mcp_url
 
 RUN = '- { tool: aegis.workflow.run, require: "workflow:run:{arguments.name}" }'

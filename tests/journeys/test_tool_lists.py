@@ -16,7 +16,7 @@ from mcp.client.sse import sse_client
 
 from proxy.server import Proxy
 from tests.canary_upstream import CanaryUpstream, Received, form_answer
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.staging import GUARD_SECONDS, INITIALIZE, Stage, Wire, connect, form_call, get_mcp_url
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.errors import Reason
 from proxy.server import Proxy
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.raw_client import ask_raw, form_chunks, form_request, open_raw
 from tests.staging import GUARD_SECONDS, Stage
 from tests.wire_scene import BODY, LENGTH, PING, Scene, open_scene

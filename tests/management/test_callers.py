@@ -15,7 +15,7 @@ from proxy.server import Proxy
 from proxy.settings import FailuresSettings
 from proxy.settings_management import IdentityProviderSettings
 from tests.canary_upstream import CanaryUpstream
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.issuer import AUDIENCE, Issuer, answer_with, encode, form_hmac_token, form_token, make_key
 from tests.management.asking import KEYS, Api, add_owner
 from tests.staging import Stage, Wire, get_mcp_url

@@ -6,8 +6,8 @@ import asyncio
 import json
 from typing import Any
 
-from tests.conftest import Ear
 from tests.constrained_keys import BEHIND_A_PROXY
+from tests.ear import Ear
 from tests.journeys.test_narrowing import open_listen
 from tests.management.asking import KEYS, Api
 from tests.staging import GUARD_SECONDS, Stage, Wire, get_mcp_url

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.demo.sample_server import SampleServer
 from proxy.management.dispatch import MAX_BODY_BYTES
-from tests.conftest import Ear
+from tests.ear import Ear
 from tests.management.asking import KEYS, Api
 from tests.staging import Stage
 

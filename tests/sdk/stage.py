@@ -31,6 +31,7 @@ from proxy.logs import configure_logging
 from proxy.policy import load_policy
 from proxy.server import Proxy
 from proxy.settings import AssertionsSettings, RevocationSettings, find_shipped
+from tests.ear import Ear
 from tests.platform_stage import ISSUER, form_upstreams
 from tests.staging import GUARD_SECONDS, Stage
 
@@ -128,7 +129,7 @@ async def open_suite_stage() -> AsyncIterator[SuiteStage]:
         hasher = Hasher(memory_cost_kib=1024, time_cost=1, threads=1, queue_size=100, timeout_seconds=10)
         stack.callback(hasher.close)
         policy = load_policy(find_shipped("policy.yaml"))
-        stage = Stage(postgres.url, policy, database, KeyStore(database), hasher, lambda _: None)
+        stage = Stage(postgres.url, policy, database, KeyStore(database), hasher, Ear())
         checks = {name: AssertionCheck(None, name, ISSUER, cooldown_seconds=0) for name in ("mcp", "api")}
         mcp = await stack.enter_async_context(run_sample_server(run_seconds=60.0, steps=600, check=checks["mcp"]))
         rest = RestFace(mcp.platform, checks["api"])
