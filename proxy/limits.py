@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from proxy.client_address import ClientAddress
 from proxy.errors import DeniedError, LimitError, Reason
@@ -28,20 +28,24 @@ FEWEST_SWEPT: Final = 1024  # fewer are not worth looking for those that are ful
 ROUNDING: Final = 1e-8  # seconds: as exact as differences of boot times are after a year
 
 
-def is_admitted(principal: Principal, address: ClientAddress | None) -> bool:
+class Constrained(Protocol):
+    """A key, and those of its lineage that are constrained, and how: a principal's, or of who holds it otherwise."""
+
+    @property
+    def key_id(self) -> KeyId: ...
+
+    @property
+    def constrained(self) -> tuple[tuple[KeyId, Constraints], ...]: ...
+
+
+def is_admitted(principal: Constrained, address: ClientAddress | None) -> bool:
     """Whether the key, and every one it descends from, may be used from there."""
     return all(constraints.admits(address) for _, constraints in principal.constrained)
 
 
-def check_address(principal: Principal, address: ClientAddress | None) -> None:
+def check_address(principal: Constrained, address: ClientAddress | None) -> None:
     """Raises DeniedError."""
-    if principal.constrained:
-        check_constraints((one for _, one in principal.constrained), address)
-
-
-def check_constraints(constraints: Iterable[Constraints], address: ClientAddress | None) -> None:
-    """The same of a key's, whoever holds them now. Raises DeniedError."""
-    if not all(one.admits(address) for one in constraints):
+    if principal.constrained and not is_admitted(principal, address):
         raise DeniedError(Reason.ADDRESS_NOT_ALLOWED, "This API key may not be used from where this came from.")
 
 
@@ -60,7 +64,7 @@ def refuse_excess(principal: Principal, key_id: KeyId, kind: Kind, limit: int) -
     return LimitError(EXCEEDED[kind], detail, retry_after_seconds=RETRY_SECONDS, data={f"max_{kind}s": limit})
 
 
-def _name_limited(principal: Principal, key_id: KeyId) -> str:
+def _name_limited(principal: Constrained, key_id: KeyId) -> str:
     if key_id == principal.key_id:
         return "This API key and those made by it may have"
     return "The API key that this one descends from, and all made by it, may have"
@@ -97,7 +101,7 @@ class Gate:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def admit(self, principal: Principal, address: ClientAddress | None, now: float) -> None:
+    def admit(self, principal: Constrained, address: ClientAddress | None, now: float) -> None:
         """Let one request in at boot time `now`, and count it for each key of the lineage; what is refused counts for
         none. Raises DeniedError, LimitError."""
         if not principal.constrained:
@@ -135,7 +139,7 @@ class Gate:
         self._sweep_at = min(self._max_buckets, max(FEWEST_SWEPT, 2 * len(self._buckets)))
 
 
-def _refuse_haste(principal: Principal, rate: Rate, wait_seconds: float) -> LimitError:
+def _refuse_haste(principal: Constrained, rate: Rate, wait_seconds: float) -> LimitError:
     detail = (
         f"{_name_limited(principal, rate.key_id)} no more than {rate.per_second:g} requests a second, and {rate.depth} "
         "at once."

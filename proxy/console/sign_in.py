@@ -38,7 +38,6 @@ from proxy.envelope import Target, parse_query
 from proxy.errors import DatabaseError, DeniedError, Reason, Refusal, RequestError, UnavailableError, UnprovenError
 from proxy.identity_provider import IdentityProvider
 from proxy.keys.rights import ACTION_SCOPES, Caller
-from proxy.limits import check_constraints
 from proxy.management.callers import Callers
 from proxy.policy.scopes import covers
 from proxy.provider_codes import ProviderPage, check_flow, form_authorization_url, read_code
@@ -159,8 +158,7 @@ class SignInDesk:
         if taken is None:
             raise UnprovenError(Reason.TOKEN_INVALID, "This link was used already, or is too old: it works once.")
         passage.key_id = taken[0]
-        caller = await self._ask(self._callers.find_key_again(*taken))
-        check_constraints(caller.constraints, passage.address)
+        caller = await self._ask(self._callers.find_key_again(*taken, passage.address))
         opened = await self._sign_ins.open(_require_manager(caller), request)
         return _form_page(form_onward_page(settle_onward(None)), cookies=(opened,))
 

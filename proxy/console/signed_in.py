@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from proxy.client_address import Network, find_client_address
+from proxy.client_address import ClientAddress, Network, find_client_address
 from proxy.console.cookies import RANDOM_BYTES, SIGN_IN, Cookies, derive_csrf, hash_value
 from proxy.console.sign_in_store import SignIn, SignInStore
 from proxy.errors import CredentialError, DatabaseError, Reason, RequestError, UnavailableError
 from proxy.keys.rights import ADMIN_ROLE, Caller
-from proxy.limits import check_constraints
 from proxy.logs import get_logger
 from proxy.management.callers import Callers
 
@@ -45,22 +44,21 @@ class SignIns:
         self._trusted_proxies = trusted_proxies
 
     async def find_signed_in(self, request: web.BaseRequest) -> SignedIn | None:
-        """Raises DeniedError, where the key may not be used from there, and UnavailableError."""
+        """Raises DeniedError and LimitError, where the key is constrained, and UnavailableError."""
         value = self._cookies.find(request.headers, SIGN_IN)
         if value is None:
             return None
+        address = self._find_address(request)
         try:
             sign_in = await self._store.find(hash_value(value))
             if sign_in is None:
                 return None
-            caller = await self._find_caller(sign_in)
+            caller = await self._find_caller(sign_in, address)
         except (CredentialError, RequestError):
             await self._end(value)
             return None
         except DatabaseError as error:
             raise _refuse_database(error) from error
-        address = find_client_address(request.remote, request.headers, self._trusted_proxies)
-        check_constraints(caller.constraints, address)
         return SignedIn(caller, derive_csrf(value))
 
     async def open(self, caller: Caller, request: web.BaseRequest) -> str:
@@ -82,22 +80,25 @@ class SignIns:
         value = self._cookies.find(request.headers, SIGN_IN)
         if value is not None:
             if everywhere:
-                await self._end_all(value)
+                await self._end_all(value, self._find_address(request))
             await self._end(value)
         return self._cookies.clear(SIGN_IN)
 
-    async def _find_caller(self, sign_in: SignIn) -> Caller:
+    def _find_address(self, request: web.BaseRequest) -> ClientAddress | None:
+        return find_client_address(request.remote, request.headers, self._trusted_proxies)
+
+    async def _find_caller(self, sign_in: SignIn, address: ClientAddress | None) -> Caller:
         if sign_in.key_id is not None and sign_in.secret_version is not None:
-            return await self._callers.find_key_again(sign_in.key_id, sign_in.secret_version)
+            return await self._callers.find_key_again(sign_in.key_id, sign_in.secret_version, address)
         return await self._callers.find_owner_again(
             sign_in.owner_id, tenant_id=sign_in.tenant_id, tier=sign_in.tier, role=sign_in.role
         )
 
-    async def _end_all(self, value: str) -> None:
+    async def _end_all(self, value: str, address: ClientAddress | None) -> None:
         try:
             sign_in = await self._store.find(hash_value(value))
             if sign_in is not None:
-                caller = await self._find_caller(sign_in)
+                caller = await self._find_caller(sign_in, address)
                 await self._store.end_all(sign_in, caller.actor)
         except (CredentialError, RequestError):
             pass  # nobody's, any more: so are the others

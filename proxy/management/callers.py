@@ -8,20 +8,30 @@ owner's, and once more by `keys.changes` inside every transaction that rests on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proxy.client_address import ClientAddress
 from proxy.credentials import PresentedCredential, PresentedText
 from proxy.errors import Reason, UnprovenError
-from proxy.identity import KeyId, OwnerId, Principal
+from proxy.identity import KeyId, OwnerId
 from proxy.identity_provider import IdentityProvider
+from proxy.keys.constraints import Constraints
 from proxy.keys.owners import Owners
 from proxy.keys.record import KeyRecord, OwnerRecord
 from proxy.keys.rights import Caller, CallerError, form_caller_of_claims, form_caller_of_key
 from proxy.keys.store import KeyStore
+from proxy.limits import Constrained
 from proxy.live_policy import LivePolicy
 from proxy.management.faults import refuse_caller
 from proxy.provider_tokens import ProviderClaims
 from proxy.verification import Verifier, refuse_key, refuse_unknown
+
+
+class _Held(NamedTuple):
+    """A key in the hands of whoever signed in by it."""
+
+    key_id: KeyId
+    constrained: tuple[tuple[KeyId, Constraints], ...]
 
 
 class Callers:
@@ -32,7 +42,7 @@ class Callers:
         self,
         *,
         verifier: Verifier,
-        admit: Callable[[Principal, ClientAddress | None], None],
+        admit: Callable[[Constrained, ClientAddress | None], None],
         store: KeyStore,
         owners: Owners,
         provider: IdentityProvider | None,
@@ -66,9 +76,12 @@ class Callers:
         """The same for a sign-in that lasts, with what its token said. Raises Refusal, DatabaseError."""
         return self._form_owner(await self._owners.find_by_id(owner_id), tenant_id, tier, role)
 
-    async def find_key_again(self, key_id: KeyId, secret_version: int) -> Caller:
-        """The same for a sign-in by a key: as its row may be believed now. Raises CredentialError, UnavailableError."""
-        return self._form_key(await self._verifier.get_record(key_id), secret_version)
+    async def find_key_again(self, key_id: KeyId, secret_version: int, address: ClientAddress | None) -> Caller:
+        """The same for a sign-in by a key: as its row may be believed now. Raises Refusal."""
+        record = await self._verifier.get_record(key_id)
+        caller = self._form_key(record, secret_version)
+        self._admit(_Held(record.id, record.constrained), address)
+        return caller
 
     def _form_owner(
         self, record: OwnerRecord | None, tenant_id: str | None, tier: str | None, role: str | None

@@ -94,6 +94,17 @@ async def test_a_sign_in_keeps_the_constraints_of_its_key(
             assert (await Browser(http, proxy).sign_in(key.token)).status == 403
 
 
+async def test_pages_count_against_the_rate_of_their_key(stage: Stage, browser: Browser, asker: Asker) -> None:
+    key = await stage.mint("full-access")
+    await stage.sql(
+        """UPDATE api_keys SET constraints = '{"requests_per_second": 0.001, "burst": 2}' WHERE id = $1""",
+        key.summary.id,
+    )
+    await browser.sign_in(key.token)
+    assert (await asker.ask(browser)).actor == f"key:{key.summary.id}"
+    assert (await asker.ask(browser)).refused == "rate_exceeded"
+
+
 async def test_a_made_up_or_stolen_looking_cookie_is_nobody(stage: Stage, browser: Browser, asker: Asker) -> None:
     key = await stage.mint("full-access")
     await browser.sign_in(key.token)
