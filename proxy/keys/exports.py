@@ -77,8 +77,11 @@ def parse_export(lines: Iterable[str], form: Format, policy: Policy, source: str
         values = _read_row(line, row, policy, faults)
         if values is not None:
             keys.append(ExportedKey(line, **(values | {"scopes": scopes.translate(line, values["scopes"])})))
-        if len(keys) > MAX_KEYS or faults.full:
-            faults.add(line, "here reading was given up", f"no more than {MAX_KEYS} keys at once, in several files")
+        if len(keys) > MAX_KEYS:
+            faults.add(line, f"more than {MAX_KEYS} keys", "import them in several files")
+            break
+        if faults.full:
+            faults.add(line, "here reading was given up", "mend what is told so far, and try again")
             break
     faults.found += scopes.list_faults(source)
     _find_repetitions(keys, faults)
