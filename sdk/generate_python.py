@@ -1,6 +1,7 @@
-"""What of the package is made, not written: models from the OpenAPI document, the blocking client from the other one.
+"""What of the package is made, not written: models, and the blocking client.
 
-`python -m sdk.generate_python` writes both; a test holds them to be what this gives.
+In: the OpenAPI document, and the asynchronous client. Out: `models.py` and `_sync/`, which
+`python -m sdk.generate_python` writes; a test holds them to be what this gives.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ TO_BLOCKING = (
     (r"\b_async\b", "_sync"),
     (r"\bform_async_pieces\b", "form_pieces"),
     (r"\bAsyncGenerator\b", "Generator"),
-    (r"\bStopAsyncIteration\b", "StopIteration"),
-    (r"\b_?Async([A-Z])", r"\1"),
+    (r"\bAsync([A-Z])", r"\1"),
     (r"\b__a(iter|next|enter|exit)__\b", r"__\1__"),
     (r"\ba(close|read)\b", r"\1"),
     (r"for item in page\.items:\s+yield item", "yield from page.items"),

@@ -66,19 +66,19 @@ class EventStream:
 
     def _iterate(self) -> Generator[StreamEvent, None]:
         answer = self._connect()
-        unreadable = False
+        unreadable: str | None = None
         try:
             for event in httpx2.EventSource(answer):
                 yield read_event(event)
             return
-        except httpx2.SSEError:
-            unreadable = True
+        except httpx2.SSEError as error:
+            unreadable = str(error)
         except httpx2.RequestError:
             pass
         finally:
             answer.close()
-        if unreadable:
-            raise UnexpectedAnswerError("the answer is no stream of events", answer.status_code)
+        if unreadable is not None:
+            raise UnexpectedAnswerError(f"the answer is no stream of events: {unreadable}", answer.status_code)
         raise self._find_why()
 
     def _find_why(self) -> AegisError:
