@@ -148,7 +148,7 @@ def run(pid: int, port: int, token: str, options: argparse.Namespace) -> dict[st
 
 def print_results(results: dict[str, list[Any]]) -> None:
     table = Table(box=None, header_style="bold")
-    for column in ("", "p50 ms", "p99 ms", "bad answered/s", "held/s", "answers", "CPU %", "RSS MiB"):
+    for column in ("", "p50 ms", "p99 ms", "bad answered/s", "held", "answers", "CPU %", "RSS MiB"):
         table.add_column(column, justify="right" if column else "left")
     for name, rounds in results.items():
         answers: Counter[str] = Counter()
