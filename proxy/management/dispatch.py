@@ -54,7 +54,7 @@ from proxy.request_body import BodyLimits, read_body
 
 log = get_logger("management")
 
-MAX_BODY_BYTES: Final = 64 * 1024  # 256 scopes of the longest selectors there are come to as much
+MAX_BODY_BYTES: Final = 64 * 1024  # 256 scopes with long selectors come to as much; nothing else that is sent does
 
 
 class Management:

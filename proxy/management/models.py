@@ -28,6 +28,7 @@ MAX_PAGE: Final = 200
 DEFAULT_PAGE: Final = 50
 MAX_SCOPES: Final = 256  # of one key: every verification reads them, and every change compares them with each other
 MAX_TEXT: Final = 255
+MAX_SCOPE: Final = 320  # a head, and a selector as long as they get (`policy.scopes`)
 MAX_CURSOR: Final = 200
 MAX_DAYS: Final = 400  # as long as usage is kept
 WantedStatus = Literal["active", "disabled", "revoked", "expired"]
@@ -58,7 +59,8 @@ def _refuse_nul(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_refuse_nul)]
 Name = Annotated[str, Field(min_length=1, max_length=64, description="Printable, without a space at its ends.")]
-Scopes = Annotated[tuple[Text, ...], Field(strict=False, max_length=MAX_SCOPES)]
+Scope = Annotated[str, Field(min_length=1, max_length=MAX_SCOPE), AfterValidator(_refuse_nul)]
+Scopes = Annotated[tuple[Scope, ...], Field(strict=False, max_length=MAX_SCOPES)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_read_moment)]
 Limit = Annotated[int, Field(strict=False, ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str, Field(min_length=1, max_length=MAX_CURSOR, description="As `next_cursor` gave it.")]

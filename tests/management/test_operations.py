@@ -124,6 +124,14 @@ async def test_a_name_in_any_script_is_a_name(name: str, api: Api, stage: Stage)
     assert (await api.mint((await stage.mint("full-access")).token, name=name))["name"] == name
 
 
+async def test_a_scope_may_be_as_long_as_the_policy_takes_it(api: Api, stage: Stage) -> None:
+    admin = await stage.mint("full-access")
+    scope = f"workflow:run:{'w' * 256}"
+    assert (await api.mint(admin.token, preset=None, scopes=[scope]))["scopes"] == [scope]
+    wanted = {"name": "longer", "scopes": [f"{scope}w"]}
+    assert (await api.ask("POST", KEYS, admin.token, wanted)).fields == ["scopes"]
+
+
 async def test_a_name_is_taken_once(api: Api, stage: Stage) -> None:
     admin = await stage.mint("full-access")
     await api.mint(admin.token, name="ci")
