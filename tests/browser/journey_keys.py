@@ -219,3 +219,17 @@ async def test_the_list_follows_what_is_typed(visitor: Visitor, open_page: Open)
         assert page.url.endswith("?q=lap")
         await page.get_by_label("State").select_option("Revoked")
         await page.get_by_text("Nothing found").wait_for()
+
+
+async def test_a_key_is_edited_after_it_was_disabled_and_enabled(visitor: Visitor, open_page: Open) -> None:
+    key = await visitor.stage.mint("developer", name="laptop")
+    await visitor.sign_in()
+    async with open_page(f"{ROOT}/{key.summary.id}") as page:
+        await page.get_by_role("button", name="Disable").click()
+        await page.get_by_role("button", name="Enable").click()
+        await page.get_by_role("button", name="Disable").wait_for()
+        assert await page.evaluate("document.activeElement.textContent") == "Disable"
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Expires").select_option("In 30 days from now")
+        await page.get_by_role("button", name="Save").click()
+        await page.locator("#audit", has_text="expires at: none").wait_for()

@@ -3,13 +3,13 @@
 import { alarm, ask, begin, make, refresh, say } from "./app.js";
 import { makeWord, reveal, tellLost } from "./secret.js";
 
-const head = document.getElementById("head");
-const id = head.dataset.key;
+const id = document.getElementById("head").dataset.key;
 const path = `/api-keys/${id}`;
 const SECONDS = 3; // between two looks
 const RESTING = 600; // seconds without a touch, after which the page stops looking: a sign-in must be able to end
 let touched = Date.now();
-let words = { rotate: makeWord() };
+let seen = "";
+let word = makeWord(); // of the rotation that the open dialog means
 
 for (const name of ["pointerdown", "keydown", "focus"]) addEventListener(name, () => { touched = Date.now(); });
 
@@ -17,7 +17,10 @@ async function look() {
   const idle = document.hidden || document.querySelector("dialog[open]") || Date.now() - touched > RESTING * 1000;
   if (!idle) {
     try {
-      await refresh(location.pathname, ["sessions"]);
+      const { sessions } = await ask("GET", `${path}/sessions`);
+      const held = JSON.stringify(sessions.map((one) => [one.upstream, one.created_at]));
+      if (held !== seen) await refresh(location.pathname, ["sessions"]);
+      seen = held;
     } catch {
       // The next look may find it again.
     }
@@ -32,7 +35,7 @@ document.addEventListener("click", async (event) => {
   if (open) {
     const dialog = document.getElementById(open.dataset.open);
     dialog.querySelector(".fault").textContent = "";
-    words = { rotate: makeWord() };
+    word = makeWord();
     begin(dialog);
     dialog.showModal();
     if (open.dataset.open === "revoke") countSessions(dialog);
@@ -57,6 +60,7 @@ async function change(button, work, done) {
   try {
     await work();
     await refresh(location.pathname, ["head", "facts", "audit", "sessions"]);
+    document.querySelector("#head [data-do]")?.focus();
     alarm("");
     say(done);
   } catch (refused) {
@@ -91,14 +95,14 @@ onSubmit("edit", async (dialog) => {
   if (field.value.trim() !== field.defaultValue) patch.name = field.value.trim();
   const expiry = document.getElementById("edit-expiry").value;
   if (expiry) patch.expires_in = expiry;
-  if (Object.keys(patch).length) await ask("PATCH", path, patch, { "If-Match": `"${head.dataset.version}"` });
+  if (Object.keys(patch).length) await ask("PATCH", path, patch, { "If-Match": `"${document.getElementById("head").dataset.version}"` });
   dialog.close();
   location.reload();
 });
 
 onSubmit("rotate", async (dialog, form) => {
   const wanted = { grace: form.elements.compromised.checked ? "now" : form.elements.grace.value, compromised: form.elements.compromised.checked };
-  const made = await ask("POST", `${path}/rotate`, wanted, { "Idempotency-Key": words.rotate });
+  const made = await ask("POST", `${path}/rotate`, wanted, { "Idempotency-Key": word });
   dialog.close();
   if (!made.key) return tellLost(id, document.getElementById("alert"));
   await reveal({

@@ -24,16 +24,18 @@ export function reveal({ token, id, title, question, discard }) {
   addEventListener("beforeunload", guard);
 
   return new Promise((resolve) => {
-    const end = (how) => {
+    const vanish = () => {
       secret = "";
       for (const element of dialog.querySelectorAll("pre, output")) element.textContent = "";
       removeEventListener("beforeunload", guard);
       removeEventListener("pagehide", vanish);
       dialog.close();
       dialog.remove();
+    };
+    const end = (how) => {
+      vanish();
       resolve(how);
     };
-    const vanish = () => end("saved");
     const sure = (shown) => {
       find("sure").hidden = !shown;
       find("ends").hidden = shown;
