@@ -13,12 +13,12 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
-from proxy.cli.key_options import USAGE
+from proxy.cli.key_options import USAGE, exiting
 from proxy.cli.output import open_progress, print_json, say, say_error
 from proxy.errors import Fault
-from proxy.keys.exports import MAX_FAULTS, ExportError, Format, parse_export
+from proxy.keys.exports import MAX_FAULTS, ExportedKey, ExportError, Format, parse_export
 from proxy.keys.imports import ImportedKey, import_keys
-from proxy.keys.minting import LOCAL_ISSUER
+from proxy.keys.minting import LOCAL_ISSUER, check_identifier
 from proxy.policy import Policy, load_policy
 from proxy.settings import Settings
 
@@ -61,6 +61,8 @@ def import_table(
     `psql -c "\\copy api_keys TO keys.csv CSV HEADER" && aegis-proxy keys import keys.csv --dry-run`
     """
     form = _find_format(file, format_)
+    with exiting():
+        check_identifier("issuer", issuer)
     renamed: dict[str, list[str]] = {}
     for pair in map_ or ():
         old, _, new = pair.partition("=")
@@ -88,7 +90,7 @@ async def _import(
             )  # fmt: skip
 
 
-def _read(file: str, form: Format, policy: Policy, renamed: dict[str, list[str]]) -> Sequence[Any]:
+def _read(file: str, form: Format, policy: Policy, renamed: dict[str, list[str]]) -> list[ExportedKey]:
     try:
         with _open(file) as lines:
             return parse_export(lines, form, policy, file, renamed, time.time())

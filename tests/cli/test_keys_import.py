@@ -97,6 +97,7 @@ async def test_a_key_that_was_revoked_at_the_platform_since_is_pointed_out(aegis
         (("keys.csv", "--format", "xml"), "--format csv or --format jsonl"),
         (("keys.csv", "--map", "old"), "is not of the form old=new"),
         (("missing.csv",), "cannot be read"),
+        (("keys.csv", "--issuer", ""), "the issuer has 1 to 255 printable characters"),
     ],
 )
 async def test_what_makes_no_sense_is_said(aegis: Command, arguments: tuple[str, ...], words: str) -> None:
