@@ -1,25 +1,30 @@
 """`python -m bench.usage`: what counting 100,000 calls costs the database, and whether the counts add up.
 
 One proxy, several keys, settings as shipped. It is told to stop the moment the last call is answered, so that the last
-batch is written by its shutdown. Everything is counted by the database: rows written and batches by its own statistics,
-which a backend has told by the time it is gone.
+batch is written by its shutdown. What was decided is counted in the log, line by line; rows written and batches by the
+database's own statistics, which a backend has told by the time it is gone.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import asyncpg
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import drain_output, read_listening, read_port, start
+from bench.processes import read_listening, read_port, start
 from bench.stage import ProxyAddress, Wire, mint_keys, say, wait_settled
 from proxy.database import migrate
 from proxy.embedded_postgres import run_embedded_postgres
@@ -34,21 +39,26 @@ SELECT k.id, (SELECT coalesce(sum(count), 0)::bigint FROM key_usage u WHERE u.ke
 """
 
 
-async def ask_all(proxy: ProxyAddress, tokens: list[str], calls: int) -> Counter[str]:
-    """So many calls, the keys in turn, over a few connections; how many of each key were answered 200."""
-    answered: Counter[str] = Counter()
+async def ask_all(proxy: ProxyAddress, tokens: list[str], calls: int) -> Counter[int]:
+    """So many calls, the keys in turn, over a few connections; how many were answered with which status."""
+    answered: Counter[int] = Counter()
     left = iter(range(calls))
 
     async def ask_on(connection: int) -> None:
-        token = tokens[connection % len(tokens)]
-        wire = Wire(proxy, token)
+        wire = Wire(proxy, tokens[connection % len(tokens)])
         for _ in left:
-            if await wire.ask() == 200:
-                answered[token[6:18]] += 1
+            answered[await wire.ask()] += 1
         wire.close()
 
     await asyncio.gather(*map(ask_on, range(CONNECTIONS)))
     return answered
+
+
+def count_decisions(path: Path) -> Counter[str]:
+    """By key, what the log says was allowed; a machine too busy to answer may refuse some of it in the end."""
+    with path.open("rb") as lines:
+        said = (json.loads(line) for line in lines if b'"decision":"allowed"' in line)
+        return Counter(line["key_id"] for line in said)
 
 
 async def read_writes(connection: asyncpg.Connection) -> dict[str, int]:
@@ -61,7 +71,8 @@ async def read_writes(connection: asyncpg.Connection) -> dict[str, int]:
 
 async def measure(calls: int, keys: int) -> bool:
     """Print what it cost; whether all that was promised holds."""
-    async with run_embedded_postgres(None) as server:
+    async with run_embedded_postgres(None) as server, AsyncExitStack() as stack:
+        log = stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115 - the stack closes it
         await migrate(server.url)
         tokens = await mint_keys(server.url, keys)
         with start("bench.upstream") as upstream:
@@ -74,7 +85,7 @@ async def measure(calls: int, keys: int) -> bool:
             }
             with start("proxy", "serve", environ=environ) as process:
                 listening = read_listening(process)
-                drain_output(process)
+                reader = subprocess.Popen(["cat"], stdin=process.stdout, stdout=log)
                 proxy = ProxyAddress(int(listening["data"].rpartition(":")[2]), listening["ops"])
                 await wait_settled([proxy])
                 say(f"{calls:,} calls of {keys} keys …")
@@ -82,23 +93,27 @@ async def measure(calls: int, keys: int) -> bool:
                 answered = await ask_all(proxy, tokens, calls)
                 took = time.perf_counter() - began
                 process.terminate()
-                code = await asyncio.to_thread(process.wait)
+                code = await asyncio.to_thread(process.wait) or await asyncio.to_thread(reader.wait)
         connection = await asyncpg.connect(server.url)
         try:
-            return report(answered, await connection.fetch(COUNTED), await read_writes(connection), took, code)
+            counted, writes = await connection.fetch(COUNTED), await read_writes(connection)
+            return report(answered, count_decisions(Path(log.name)), counted, writes, took, code)
         finally:
             await connection.close()
 
 
 def report(
-    answered: Counter[str], counted: list[asyncpg.Record], writes: dict[str, int], took: float, code: int
-) -> bool:
+    answered: Counter[int], decided: Counter[str], counted: list[asyncpg.Record], writes: dict[str, int], took: float,
+    code: int,
+) -> bool:  # fmt: skip
     """The first batch begins an interval after the start, the last is the shutdown's."""
     intervals = math.ceil(took / load_settings(None, {}).usage.flush_seconds) + 1
-    exact = all(row["by_day"] == row["in_all"] == answered[row["id"]] for row in counted)
+    exact = all(row["by_day"] == row["in_all"] == decided[row["id"]] for row in counted)
     bound = intervals * len(counted)
     table = Table("", "", box=None, show_header=False, pad_edge=False)
-    table.add_row("answered 200", f"{answered.total():,} in {took:.1f} s")
+    statuses = ", ".join(f"{times:,} with {status}" for status, times in answered.most_common())
+    table.add_row("answered", f"{statuses}, in {took:.1f} s")
+    table.add_row("allowed, by the log", f"{decided.total():,}")
     table.add_row(
         "counted by day, by last use", " ".join(f"{sum(r[n] for r in counted):,}" for n in ("by_day", "in_all"))
     )
