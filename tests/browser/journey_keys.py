@@ -233,3 +233,16 @@ async def test_a_key_is_edited_after_it_was_disabled_and_enabled(visitor: Visito
         await page.get_by_label("Expires").select_option("In 30 days from now")
         await page.get_by_role("button", name="Save").click()
         await page.locator("#audit", has_text="expires at: none").wait_for()
+
+
+async def test_searching_rights_makes_no_key(visitor: Visitor, open_page: Open) -> None:
+    await visitor.stage.mint("developer")
+    await visitor.sign_in()
+    async with open_page(f"{ROOT}/new?rights=custom") as page:
+        await page.get_by_label("Name", exact=True).fill("not yet")
+        await page.get_by_role("checkbox", name="List volumes").check()
+        await page.get_by_label("Search rights").fill("volume")
+        await page.get_by_label("Search rights").press("Enter")
+        assert await page.get_by_role("dialog").count() == 0
+        assert await page.get_by_role("checkbox", name="List and search agents").is_visible() is False
+        assert await visitor.stage.database.fetch("SELECT 1 FROM api_keys WHERE name = 'not yet'") == []

@@ -186,4 +186,5 @@ form.addEventListener("input", update);
 form.addEventListener("change", update);
 form.addEventListener("submit", create);
 find("find").addEventListener("input", search);
+find("find").addEventListener("keydown", (event) => { if (event.key === "Enter") event.preventDefault(); }); // makes no key
 update();
