@@ -23,8 +23,7 @@ from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import (
     MintedKey,
-    MintError,
-    check_longest,
+    check_end,
     check_name,
     check_role,
     draw_token,
@@ -40,6 +39,7 @@ from proxy.keys.rights import (
     check_expiry,
     check_grant,
     check_reach,
+    check_role_held,
     check_scopes,
     check_secret,
     form_caller_of_key,
@@ -146,9 +146,6 @@ class _Case:
         if self.key.expires_at is not None and self.key.expires_at <= self.now:
             raise KeyConflictError(f"key {self.key.id} has expired: mint a new one")
 
-    def check_end(self, expires_at: datetime | None) -> None:
-        _check_end(expires_at, self.policy, self.now)
-
     @property
     def judges(self) -> list[Caller]:
         """A key made by a key stays a subset of it, whoever changes it."""
@@ -179,7 +176,7 @@ class KeyChanges:
             await hold(connection, caller, None)
             maker, now = await renew(connection, caller, policy)
             constraints = _check_mint(maker, policy, wanted, scopes)
-            _check_end(wanted.expires_at, policy, now)
+            check_end(wanted.expires_at, policy, now)
             key = NewKey(
                 id=token.key_id, name=wanted.name, preset=wanted.preset, scopes=scopes, expires_at=wanted.expires_at,
                 created_by=maker.actor, tag=fast_tag(token.key_id, token.secret), argon2_string=argon2_string,
@@ -233,6 +230,7 @@ class KeyChanges:
         async def enable(case: _Case) -> KeySummary:
             case.check_alive()
             check_reach(case.caller, policy, case.key)
+            check_role_held(case.caller, case.key)
             return await _write(case, "enable", {"status": "active"})
 
         return await self._change(caller, key_id, "enable", policy, enable)
@@ -339,7 +337,7 @@ def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> d
         values |= {"preset": patch.preset, "scopes": list(scopes)}
     if patch.expires_at is not None:
         expires_at = None if patch.expires_at == "never" else patch.expires_at
-        case.check_end(expires_at)
+        check_end(expires_at, case.policy, case.now)
         for judge in case.judges:
             check_expiry(judge, expires_at.timestamp() if expires_at else None)
         values["expires_at"] = expires_at
@@ -352,6 +350,8 @@ def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> d
     if patch.role is not None:
         if not case.caller.is_operator:
             raise RightsError("rights_exceeded", "a role is an operator's to give")
+        if patch.role and case.parent is not None:
+            raise RightsError("rights_exceeded", "a key that was made by a key has no role")
         values["aegis_role"] = patch.role or None
     return values
 
@@ -390,9 +390,3 @@ def _parse_id(text: str) -> KeyId:
     if _ID.fullmatch(text) is None:
         raise KeyNotFoundError("there is no such key")
     return KeyId(text)
-
-
-def _check_end(expires_at: datetime | None, policy: Policy, now: float) -> None:
-    check_longest(expires_at, policy, now)
-    if expires_at is not None and expires_at.timestamp() <= now:
-        raise MintError(f"expiry {expires_at.isoformat()} lies in the past", "expires_at")

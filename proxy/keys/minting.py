@@ -109,6 +109,13 @@ def check_longest(expires_at: datetime | None, policy: Policy, now: float) -> No
         )
 
 
+def check_end(expires_at: datetime | None, policy: Policy, now: float) -> None:
+    """Raises MintError when a key would have ended already, or would live too long."""
+    check_longest(expires_at, policy, now)
+    if expires_at is not None and expires_at.timestamp() <= now:
+        raise MintError(f"expiry {expires_at.isoformat()} lies in the past", "expires_at")
+
+
 def list_expiries(policy: Policy, now: datetime, ends: float | None = None) -> tuple[str, ...]:
     """Those of `7d|30d|90d|1y|never` that a key may have now; `ends`: when the key that makes it expires."""
     longest, left = policy.longest_expiry, None if ends is None else datetime.fromtimestamp(ends, UTC) - now

@@ -73,6 +73,7 @@ class KeyRecord:
     secrets: Mapping[int, Secret]
     ancestors: tuple[Ancestor, ...]
     constraints: Constraints = UNCONSTRAINED
+    role: str | None = None  # what it says of its owner to whoever validates it
 
     def find_fault(self, now: float) -> Reason | None:
         """Why this key may not be used at `now` (database clock); None when it may. Only `active` is ever admitted."""

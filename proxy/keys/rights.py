@@ -249,12 +249,22 @@ def check_reach(caller: Caller, policy: Policy, key: KeyRecord) -> None:
         raise RightsError("constraints_exceeded", f"key {key.id} is constrained less than {caller.name}")
 
 
+def check_role_held(caller: Caller, key: KeyRecord) -> None:
+    """Raises RightsError when the key says more of its owner than the caller is: an operator granted it, to whoever
+    has its secret now."""
+    if key.role is None or caller.is_operator or (key.role == ADMIN_ROLE and caller.is_admin):
+        return
+    detail = f"key {key.id} carries the role {show(key.role)}, which {caller.name} does not have: an operator's to do"
+    raise RightsError("rights_exceeded", detail)
+
+
 def check_secret(caller: Caller, key: KeyRecord) -> None:
-    """A secret speaks in its owner's name: an admin gets nobody else's."""
+    """A secret speaks in its owner's name: an admin gets nobody else's; and with its role."""
     if not caller.is_operator and caller.owner.id != key.owner.id:
         raise RightsError(
             "not_the_owner", f"a new secret would speak in the name of {show(key.owner.subject)}: disable or revoke it"
         )
+    check_role_held(caller, key)
 
 
 def settle_constraints(wanted: Constraints, outers: Sequence[Constraints]) -> Constraints:

@@ -42,7 +42,7 @@ WITH RECURSIVE lineage AS (
       FROM lineage l JOIN api_keys a ON a.id = l.id WHERE l.depth > 0 GROUP BY l.leaf
 )
 SELECT k.id, k.status, k.scopes, extract(epoch FROM k.expires_at)::float8 AS expires_at, k.version,
-       k.constraints::text AS constraints,
+       k.constraints::text AS constraints, k.aegis_role,
        o.id::text AS owner_id, o.tenant_id, o.issuer, o.subject, o.tier, o.disabled_at IS NOT NULL AS owner_disabled,
        o.version AS owner_version,
        (SELECT coalesce(json_agg(json_build_array(
@@ -311,6 +311,7 @@ def _form_record(row: asyncpg.Record) -> KeyRecord:
         secrets=MappingProxyType(secrets),
         ancestors=ancestors,
         constraints=constraints,
+        role=row["aegis_role"],
     )
 
 

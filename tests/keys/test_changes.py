@@ -460,6 +460,26 @@ async def test_an_admin_gets_nobody_elses_secret(desk: Desk, manager: MintedKey)
     assert (await desk.changes.revoke(admin, theirs.summary.id, desk.policy)).revoked_by == "jwt:local|ada"
 
 
+async def test_a_role_is_handed_on_by_who_has_it(desk: Desk, manager: MintedKey) -> None:
+    key, owner, admin = await desk.stage.mint(), await desk.sign_in(), await desk.sign_in(role="aegis:admin")
+    await desk.update(OPERATOR, key, role="aegis:admin")
+    with pytest.raises(RightsError, match="carries the role aegis:admin"):
+        await desk.rotate(owner, key)
+    await desk.rotate(admin, key)
+    await desk.changes.disable(owner, key.summary.id, desk.policy)
+    with pytest.raises(RightsError, match="carries the role aegis:admin"):
+        await desk.changes.enable(owner, key.summary.id, desk.policy)
+    assert (await desk.changes.enable(admin, key.summary.id, desk.policy)).status == "active"
+    assert sorted((await desk.read(key.summary.id)).secrets) == [1, 2]
+
+
+async def test_a_key_made_by_a_key_has_no_role(desk: Desk, manager: MintedKey) -> None:
+    child = await desk.mint(await desk.caller(manager))
+    with pytest.raises(RightsError, match="made by a key has no role"):
+        await desk.update(OPERATOR, child, role="aegis:admin")
+    assert (await desk.update(OPERATOR, child, role="")).aegis_role is None
+
+
 # Races: what the caller rests on is read again inside, and locked
 
 

@@ -48,6 +48,7 @@ LIMITS: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 ANSWERS = (MintError, RightsError, KeyConflictError, KeyNotFoundError, CallerError)
 DAYS = (1, 5, 30, None)
+ROLES = (None, "", "aegis:admin", "aegis:operator")
 
 
 def expand(scopes: Iterable[str], policy: Policy) -> frozenset[str]:
@@ -206,7 +207,7 @@ class World:
             owner = await self.find_owner(self.chance.choice([*OWNERS]))
             await self.owners.set_tier(operator, owner.owner.id, self.chance.choice(TIERS), policy)
             return
-        patch = Patch(scopes=self.pick_scopes(), constraints=self.pick_limits())
+        patch = Patch(scopes=self.pick_scopes(), constraints=self.pick_limits(), role=self.chance.choice(ROLES))
         try:
             await self.changes.update(operator, self.chance.choice(self.keys), patch, policy)
         except ANSWERS:
@@ -230,6 +231,9 @@ class World:
         assert count_rights(record, self.stage.policy) <= held
         assert find_end(record) <= end
         assert all(any(outer.contains(one) for one in record.limits) for outer in limits)
+        if action in ("mint", "enable", "rotate"):
+            assert record.role in (None, *(["aegis:admin"] if caller.is_admin else []))
+        assert record.role is None or not record.ancestors
         if action == "mint" and record.ancestors:
             assert all(outer.contains(record.constraints) for outer in record.limits[1:])
             assert record.expires_at == find_end(record) or record.expires_at is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from proxy.keys.rights import (
     check_grant,
     check_owner_change,
     check_reach,
+    check_role_held,
     check_secret,
     form_caller_of_claims,
     form_caller_of_key,
@@ -278,6 +280,25 @@ def test_a_secret_is_its_owners(policy: Policy) -> None:
     with pytest.raises(RightsError, match="would speak in the name of") as caught:
         check_secret(admin, make_key(owner=BOB))
     assert caught.value.code == "not_the_owner"
+
+
+@pytest.mark.parametrize(
+    ("role", "who", "may"),
+    [
+        (None, None, True), ("aegis:operator", None, False), ("aegis:operator", "aegis:admin", False),
+        ("aegis:admin", None, False), ("aegis:admin", "aegis:admin", True), ("aegis:Admin", "aegis:admin", False),
+    ],
+)  # fmt: skip
+def test_nobody_is_handed_a_role_they_do_not_have(role: str | None, who: str | None, may: bool, policy: Policy) -> None:
+    key = replace(make_key(), role=role)
+    check_secret(form_operator("cli:root"), key)
+    for check in (check_secret, check_role_held):
+        if may:
+            check(sign_in(policy, role=who), key)
+            continue
+        with pytest.raises(RightsError, match="carries the role") as caught:
+            check(sign_in(policy, role=who), key)
+        assert caught.value.code == "rights_exceeded"
 
 
 @pytest.mark.parametrize(
