@@ -11,7 +11,7 @@ import orjson
 
 from proxy import __version__
 from proxy.console.assets import read_assets
-from proxy.console.cookies import Cookies
+from proxy.console.cookies import Cookies, Mark
 from proxy.console.links import Links
 from proxy.console.sign_in import DeskRules, SignInDesk
 from proxy.console.sign_in_pages import CALLBACK
@@ -78,7 +78,7 @@ def build_back_office(
     store = SignInStore(
         database, idle_seconds=settings.console.idle_seconds, absolute_seconds=settings.console.absolute_seconds
     )
-    sign_ins = SignIns(store, callers, cookies, settings.server.trusted_proxies)
+    sign_ins = SignIns(store, callers, cookies, Mark(heart.sign_in_key), settings.server.trusted_proxies)
     links = Links(heart.clock.boot)
     desk = SignInDesk(
         sign_ins=sign_ins,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from proxy import __version__
@@ -30,7 +30,7 @@ from proxy.news import NewsLog
 from proxy.receipts import Receipts
 from proxy.revocation import Revocation
 from proxy.screening import Screen
-from proxy.sealing import Seal
+from proxy.sealing import Seal, derive_key
 from proxy.session_cleanup import SessionCleanup
 from proxy.session_store import SessionStore
 from proxy.sessions import Registry
@@ -58,6 +58,7 @@ class Heart:
     revocation: Revocation
     listener: Listener
     receipts: Receipts
+    sign_in_key: bytes = field(repr=False)  # what cookies of sign-ins are marked with
 
 
 def build_heart(
@@ -169,4 +170,5 @@ def build_heart(
         revocation,
         listener,
         receipts,
+        derive_key(secret_key, "sign-in"),
     )

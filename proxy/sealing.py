@@ -20,11 +20,16 @@ class SealError(ProxyError):
     """The bytes were not sealed here, for this, or were changed."""
 
 
+def derive_key(secret_key: bytes, purpose: str) -> bytes:
+    """The instances' key for one purpose, 32 bytes."""
+    return HKDF(hashes.SHA256(), 32, salt=None, info=f"aegis {purpose}".encode()).derive(secret_key)
+
+
 class Seal:
     """Authenticated encryption for one purpose. AES-GCM-SIV (RFC 8452): the nonce comes from the text itself."""
 
     def __init__(self, secret_key: bytes, purpose: str) -> None:
-        key = HKDF(hashes.SHA256(), 32, salt=None, info=f"aegis {purpose}".encode()).derive(secret_key)
+        key = derive_key(secret_key, purpose)
         self._cipher = AESGCMSIV(key)
         self._nonce_key = hashlib.sha256(b"nonce" + key).digest()
 

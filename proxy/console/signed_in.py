@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.client_address import ClientAddress, Network, find_client_address
-from proxy.console.cookies import RANDOM_BYTES, SIGN_IN, Cookies, derive_csrf, hash_value
+from proxy.console.cookies import MARKED_BYTES, SIGN_IN, Cookies, Mark, derive_csrf, hash_value
 from proxy.console.sign_in_store import SignIn, SignInStore
 from proxy.errors import CredentialError, DatabaseError, Reason, RequestError, UnavailableError
 from proxy.keys.rights import ADMIN_ROLE, Caller
@@ -33,19 +33,25 @@ class SignedIn:
 
 
 class SignIns:
-    """`trusted_proxies`: who may say where a request comes from."""
+    """`mark`: what our cookies have; `trusted_proxies`: who may say where a request comes from."""
 
     def __init__(
-        self, store: SignInStore, callers: Callers, cookies: Cookies, trusted_proxies: Collection[Network]
+        self,
+        store: SignInStore,
+        callers: Callers,
+        cookies: Cookies,
+        mark: Mark,
+        trusted_proxies: Collection[Network],
     ) -> None:
         self._store = store
         self._callers = callers
         self._cookies = cookies
+        self._mark = mark
         self._trusted_proxies = trusted_proxies
 
     async def find_signed_in(self, request: web.BaseRequest) -> SignedIn | None:
         """Raises DeniedError and LimitError, where the key is constrained, and UnavailableError."""
-        value = self._cookies.find(request.headers, SIGN_IN)
+        value = self._find_value(request)
         if value is None:
             return None
         address = self._find_address(request)
@@ -64,8 +70,8 @@ class SignIns:
     async def open(self, caller: Caller, request: web.BaseRequest) -> str:
         """A new sign-in; what was the browser's cookie before ends. The value of its Set-Cookie. Raises
         UnavailableError."""
-        before = self._cookies.find(request.headers, SIGN_IN)
-        value = secrets.token_urlsafe(RANDOM_BYTES)
+        before = self._find_value(request)
+        value = self._mark.put_on(secrets.token_urlsafe(MARKED_BYTES))
         sign_in = _form_sign_in(caller)
         try:
             await self._store.open(
@@ -77,12 +83,17 @@ class SignIns:
 
     async def close(self, request: web.BaseRequest, *, everywhere: bool) -> str:
         """The value of the Set-Cookie that clears it. Raises UnavailableError."""
-        value = self._cookies.find(request.headers, SIGN_IN)
+        value = self._find_value(request)
         if value is not None:
             if everywhere:
                 await self._end_all(value, self._find_address(request))
             await self._end(value)
         return self._cookies.clear(SIGN_IN)
+
+    def _find_value(self, request: web.BaseRequest) -> str | None:
+        """Of its cookie, if that is one of ours: nothing else costs a statement."""
+        value = self._cookies.find(request.headers, SIGN_IN)
+        return value if value is not None and self._mark.is_on(value) else None
 
     def _find_address(self, request: web.BaseRequest) -> ClientAddress | None:
         return find_client_address(request.remote, request.headers, self._trusted_proxies)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from proxy.console.cookies import FLOW, SIGN_IN, Cookies, derive, derive_csrf, hash_value, is_csrf
+from proxy.console.cookies import FLOW, SIGN_IN, Cookies, Mark, derive, derive_csrf, hash_value, is_csrf
 
 VALUE, OTHER = "a" * 43, "b" * 43
 PLAIN, SECURE = Cookies(secure=False), Cookies(secure=True)
@@ -77,3 +77,12 @@ def test_what_is_derived_tells_purposes_apart_and_not_the_value() -> None:
     derived = {derive(VALUE, "one"), derive(VALUE, "two"), derive(OTHER, "one"), hash_value(VALUE).hex()}
     assert len(derived) == 4
     assert not any(VALUE in text for text in derived)
+
+
+def test_only_what_was_marked_with_the_same_key_is_ours() -> None:
+    mark, other = Mark(b"k" * 32), Mark(b"o" * 32)
+    value = mark.put_on("r" * 22)
+    assert find(f"aegis-sign-in={value}") == value
+    assert mark.is_on(value)
+    changed = (f"{value[:at]}{'a' if value[at] != 'a' else 'b'}{value[at + 1 :]}" for at in range(len(value)))
+    assert not any(mark.is_on(made_up) for made_up in (other.put_on("r" * 22), VALUE, value[:22], "", *changed))

@@ -9,10 +9,11 @@ import aiohttp
 import pytest
 
 from proxy.client_address import parse_network
+from proxy.console.cookies import derive_csrf
 from proxy.demo.sample_server import SampleServer
 from proxy.keys.minting import MintedKey
 from proxy.server import Proxy
-from tests.console.asking import Asker, run_asker
+from tests.console.asking import Asker, Told, run_asker
 from tests.console.browser import SIGN_OUT, Browser
 from tests.staging import GUARD_SECONDS, Stage
 
@@ -115,6 +116,18 @@ async def test_a_made_up_or_stolen_looking_cookie_is_nobody(stage: Stage, browse
         assert (await asker.ask(browser)).actor is None
     browser.cookies["aegis-sign-in"] = value
     assert (await asker.ask(browser)).actor is not None
+
+
+async def test_a_made_up_cookie_costs_no_statement(stage: Stage, browser: Browser, asker: Asker) -> None:
+    key = await stage.mint("full-access")
+    await browser.sign_in(key.token)
+    made_up = "a" * 43
+    await stage.sql("ALTER TABLE sign_ins RENAME TO gone")
+    assert (await asker.ask(browser)).refused == "database_silent"
+    browser.cookies = {"aegis-sign-in": made_up}
+    assert await asker.ask(browser) == Told()
+    left = await browser.post(SIGN_OUT, {"csrf": derive_csrf(made_up), "everywhere": "1"})
+    assert left.status == 303
 
 
 async def test_the_database_does_not_know_the_cookie(stage: Stage, browser: Browser) -> None:
