@@ -33,7 +33,8 @@ log = get_logger("porch")
 REST_SECONDS: Final = 1.0  # Retry-After counts in whole seconds
 MAX_OF_TURN: Final = 16  # looked at in one turn of the event loop: about half a millisecond
 TELL_SECONDS: Final = 10.0  # between two lines about one address
-# Bytes of a request held to find its end. A longer one is answered, and its connection closed.
+# Bytes of a request held to find its end. A longer one is answered, and its connection closed. While one is queued or
+# waits for a verdict, what comes beyond it stays with the kernel, which makes the sender wait.
 MAX_HELD: Final = 16 * 1024
 # Of all connections, those of one address that have been refused and stand here; beyond it the longest-standing one is
 # closed. Not few: who stands asks once a second, who is closed comes again, at ten times the cost.
@@ -212,13 +213,12 @@ class Newcomer(asyncio.Protocol):
         if self._silent:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._waits:
-            if len(self._buffer) > MAX_HELD:
-                self.abort()
-        elif self.source is None or not self._porch.is_limited(self.source):
-            self._hand_over()
-        else:
+        if not self._waits:
+            if self.source is None or not self._porch.is_limited(self.source):
+                return self._hand_over()
             self._porch.queue(self)
+        if len(self._buffer) > MAX_HELD:
+            self._transport.pause_reading()
 
     def pause_writing(self) -> None:
         """It asks and does not read what it is told."""
@@ -232,6 +232,8 @@ class Newcomer(asyncio.Protocol):
         if self._left or self._waits or not self._buffer:
             return
         self._buffer = self._buffer.lstrip(b"\r\n")  # a server should skip empty lines (RFC 9112 section 2.2)
+        if len(self._buffer) <= MAX_HELD:
+            self._transport.resume_reading()
         head_length = self._buffer.find(END) + len(END)
         if head_length < len(END):
             if len(self._buffer) > MAX_HELD:
@@ -269,6 +271,7 @@ class Newcomer(asyncio.Protocol):
 
     def _answer(self, *, stays: bool) -> None:
         assert self.source is not None
+        self._transport.resume_reading()
         crowd = self._crowd = self._porch.refuse(self, self.source)
         self._buffer = b""
         if stays:
@@ -289,6 +292,7 @@ class Newcomer(asyncio.Protocol):
             self._porch.queue(self)
 
     def _hand_over(self) -> None:
+        self._transport.resume_reading()
         self._leave()
         connection, buffer = self._admit(), self._buffer
         self._transport.set_protocol(connection)

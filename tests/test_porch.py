@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 
 from proxy.client_address import parse_network
 from proxy.errors import Reason
+from proxy.failures import LOCAL, FailureLimiter
 from proxy.identity import KeyId
 from proxy.keys.minting import MintedKey
 from proxy.keys.token import SECRET_LENGTH, form_token
-from proxy.porch import STANDING_SHARE
+from proxy.porch import MAX_HELD, STANDING_SHARE, Newcomer, Porch
 from proxy.server import Proxy
 from tests.canary_upstream import CanaryUpstream
 from tests.ear import Ear
@@ -201,6 +203,47 @@ async def test_a_right_key_does_not_wait_here_for_its_body(flooded: Flooded, htt
             pass
         await client.send(request[-1:])
         assert (await client.read_answer()).status == 200
+
+
+async def test_a_right_key_that_is_still_being_read_is_served_however_long_its_body(stage: Stage) -> None:
+    """The tables are locked until the body is there; another's 429 says that all before it has been looked at."""
+    body = json.dumps(PING).encode().ljust(4 * MAX_HELD)
+    request = form_request(token=(await stage.mint()).token, body=body)  # before there is anybody to hear of it
+    async with asyncio.timeout(GUARD_SECONDS), flood(stage) as flooded, open_raw(flooded.proxy.data_address) as client:
+        async with lock_keys(flooded):
+            for piece in (request[: -len(body)], body):
+                await client.send(piece)
+                assert (await flooded.ask(GARBAGE)).status == 429
+            assert not client.has_ended()
+        assert (await client.read_answer()).status == 200
+
+
+async def test_what_comes_for_a_queued_request_stays_with_the_kernel(flooded: Flooded) -> None:
+    """Beyond what is held, until it has been answered."""
+    heart, limiter = flooded.proxy.heart, FailureLimiter(burst=1, per_second=0.01)
+    limiter.count(LOCAL, heart.clock.boot())
+    porch = Porch(
+        limiter=limiter, screen=heart.screen, clock=heart.clock, realm="test", trusted_proxies=(),
+        head_timeout_seconds=GUARD_SECONDS, max_connections=4, count=lambda: None,
+    )  # fmt: skip
+    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+    transport, newcomer = await loop.connect_accepted_socket(
+        lambda: Newcomer(porch, asyncio.Protocol, lambda: False), ours
+    )
+    with theirs, contextlib.closing(porch):
+        theirs.setblocking(False)
+        newcomer.data_received(form_request(token=GARBAGE, body=b"x" * MAX_HELD))
+        assert not transport.is_reading()
+        async with asyncio.timeout(GUARD_SECONDS):
+            assert (await loop.sock_recv(theirs, 2**12)).startswith(b"HTTP/1.1 429")
+        assert transport.is_reading()
+
+
+async def test_empty_lines_without_end_do_not_keep_the_request_behind_them_away(flooded: Flooded) -> None:
+    async with asyncio.timeout(GUARD_SECONDS), open_raw(flooded.proxy.data_address) as client:
+        await client.send(b"\r\n" * MAX_HELD)
+        assert (await flooded.ask(GARBAGE)).status == 429
+        assert (await flooded.ask(flooded.good.token, client)).status == 200
 
 
 @pytest.mark.parametrize(
