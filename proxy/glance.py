@@ -58,7 +58,9 @@ def _find_path(data: bytes) -> str:
 
 
 def _find_length(head: bytes, head_length: int) -> int | None:
-    """Nothing but HTTP/1.1 with one plain Content-Length, or with none."""
+    """Nothing but HTTP/1.1 with one plain Content-Length, or with none, in lines that nobody reads otherwise."""
+    if not head.count(b"\r") == head.count(b"\n") == head.count(b"\r\n") or b"\r\n " in head or b"\r\n\t" in head:
+        return None  # some take a bare CR or LF for the end of a line, or a folded line for one of its own
     if not head.startswith(b" http/1.1", head.index(b"\r\n") - 9) or head.startswith(b"head "):
         return None  # the answer to a HEAD has no body
     lines = _FRAMING.finditer(head)

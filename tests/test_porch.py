@@ -254,8 +254,9 @@ async def test_empty_lines_without_end_do_not_keep_the_request_behind_them_away(
         form_request(token=GARBAGE, body=PING) + form_request(token=GARBAGE, body=PING),
         form_request(token=GARBAGE, body=PING, version="HTTP/1.0"),
         form_request("GET", "/mcp/v1", "Connection: close", token=GARBAGE),
+        form_request("GET", "/mcp/v1", "X: b\nContent-Length: 9", token=GARBAGE),
     ],
-    ids=["long", "chunked", "pipelined", "HTTP/1.0", "closing"],
+    ids=["long", "chunked", "pipelined", "HTTP/1.0", "closing", "bare LF"],
 )
 async def test_where_the_end_of_a_request_is_not_plain_the_answer_ends_the_connection(
     request_: bytes, flooded: Flooded
