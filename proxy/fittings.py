@@ -215,6 +215,7 @@ def open_porch(
         clock=clock,
         realm=server.realm,
         trusted_proxies=server.trusted_proxies,
+        takes_tokens=settings.management.identity_provider is not None,
         head_timeout_seconds=server.header_timeout_seconds,
         max_connections=max_connections,
         count=partial(metrics.count_request, "none", Reason.TOO_MANY_FAILURES),

@@ -34,9 +34,9 @@ class Glance:
     length: int | None
 
 
-def glance(data: bytes, head_length: int) -> Glance | None:
+def glance(data: bytes, head_length: int, *, takes_tokens: bool) -> Glance | None:
     """At a request whose head, with the empty line, is so many bytes long. None: it presents nothing, or what may be a
-    token of the identity provider's."""
+    token of the identity provider's (`takes_tokens`: there is one)."""
     head = data[: head_length - 2].lower()
     start = head.find(_CREDENTIAL)
     if start < 0:
@@ -45,7 +45,7 @@ def glance(data: bytes, head_length: int) -> Glance | None:
     token = None
     if head.find(_CREDENTIAL, start) < 0:
         value = data[start : head.index(b"\r\n", start)].decode("latin-1")
-        if "." in value and is_reserved(_find_path(data)):
+        if takes_tokens and "." in value and is_reserved(_find_path(data)):
             return None
         with suppress(UnprovenError):
             token = parse_bearer(value.strip(" \t"))

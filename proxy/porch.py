@@ -72,7 +72,7 @@ def write_answer(answer: Answer, *, stays: bool) -> bytes:
 
 
 class Porch:
-    """One instance per process. `count` is told of each refusal."""
+    """One instance per process. `takes_tokens`: an identity provider's manage keys. `count` is told of each refusal."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Porch:
         clock: Clock,
         realm: str,
         trusted_proxies: Collection[Network],
+        takes_tokens: bool,
         head_timeout_seconds: float,
         max_connections: int,
         count: Callable[[], None],
@@ -91,6 +92,7 @@ class Porch:
         self._clock = clock
         self._realm = realm
         self._trusted_proxies = trusted_proxies
+        self.takes_tokens = takes_tokens
         self.head_timeout_seconds = head_timeout_seconds
         self._max_standing = max(1, int(max_connections * STANDING_SHARE))
         self._count = count
@@ -239,7 +241,7 @@ class Newcomer(asyncio.Protocol):
             if len(self._buffer) > MAX_HELD:
                 self._hand_over()
             return
-        found = glance(self._buffer, head_length)
+        found = glance(self._buffer, head_length, takes_tokens=self._porch.takes_tokens)
         if found is None:
             self._hand_over()
         elif found.token is None:

@@ -25,8 +25,8 @@ def form(*lines: bytes, line: bytes = LINE, body: bytes = b"") -> bytes:
     return b"\r\n".join([line, HOST, *lines, b"", b""]) + body
 
 
-def look(data: bytes) -> Glance | None:
-    return glance(data, data.index(END) + len(END))
+def look(data: bytes, *, takes_tokens: bool = True) -> Glance | None:
+    return glance(data, data.index(END) + len(END), takes_tokens=takes_tokens)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,9 @@ def test_where_tokens_of_the_identity_provider_manage_keys_they_are_not_looked_a
     assert look(form(*lines, line=b"GET " + path + b" HTTP/1.1")) is None
     assert look(form(b"Authorization: Bearer garbage", line=b"GET " + path + b" HTTP/1.1")) is not None
     assert look(form(*lines)) is not None, "elsewhere they are no keys"
+    seen = look(form(*lines, line=b"GET " + path + b" HTTP/1.1"), takes_tokens=False)
+    assert seen is not None, "nor anywhere without a provider"
+    assert seen.token is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from proxy.keys.minting import MintedKey
 from proxy.keys.token import SECRET_LENGTH, form_token
 from proxy.porch import MAX_HELD, STANDING_SHARE, Newcomer, Porch
 from proxy.server import Proxy
+from proxy.settings_management import IdentityProviderSettings
 from tests.canary_upstream import CanaryUpstream
 from tests.ear import Ear
 from tests.raw_client import RawAnswer, RawClient, ask_raw, form_request, open_raw
@@ -31,6 +32,7 @@ from tests.wire_scene import PING
 
 FEW = {"burst": 1, "per_second": 0.01}
 GARBAGE = "garbage"
+PROVIDER = IdentityProviderSettings(issuer="https://id.example", audience="aegis-proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,7 @@ async def test_what_comes_for_a_queued_request_stays_with_the_kernel(flooded: Fl
     heart, limiter = flooded.proxy.heart, FailureLimiter(burst=1, per_second=0.01)
     limiter.count(LOCAL, heart.clock.boot())
     porch = Porch(
-        limiter=limiter, screen=heart.screen, clock=heart.clock, realm="test", trusted_proxies=(),
+        limiter=limiter, screen=heart.screen, clock=heart.clock, realm="test", trusted_proxies=(), takes_tokens=False,
         head_timeout_seconds=GUARD_SECONDS, max_connections=4, count=lambda: None,
     )  # fmt: skip
     loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
@@ -284,12 +286,17 @@ async def test_who_presents_nothing_is_answered_by_the_front_door(flooded: Flood
     assert (answer.status, answer.reason) == (401, Reason.CREDENTIAL_MISSING)
 
 
-async def test_a_token_of_the_identity_provider_is_the_front_door_s_to_judge(flooded: Flooded) -> None:
-    answers = [
-        await ask_raw(flooded.proxy.data_address, form_request("GET", path, token="head.claims.signature"))
-        for path in ("/v1/api-keys", "/mcp/v1")
-    ]
-    assert [answer.headers.get("Connection") for answer in answers] == ["close", None]
+@pytest.mark.parametrize(("provider", "closing"), [(PROVIDER, ["close", None]), (None, [None, None])])
+async def test_a_token_of_the_identity_provider_is_the_front_door_s_to_judge(
+    provider: IdentityProviderSettings | None, closing: list[str | None], stage: Stage
+) -> None:
+    """Where keys are managed, and where there is a provider: it closes, the porch does not."""
+    async with flood(stage, management={"identity_provider": provider}) as flooded:
+        answers = [
+            await ask_raw(flooded.proxy.data_address, form_request("GET", path, token="head.claims.signature"))
+            for path in ("/v1/api-keys", "/mcp/v1")
+        ]
+    assert [answer.headers.get("Connection") for answer in answers] == closing
 
 
 async def test_a_proxy_of_ours_does_not_stand_on_the_porch(stage: Stage) -> None:
