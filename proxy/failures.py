@@ -66,6 +66,12 @@ class FailureLimiter:
         wait = self.count(find_source(address), now)
         return refusal if wait is None else refuse_failures(wait)
 
+    def check(self, address: ClientAddress | None, now: float) -> None:
+        """Before what is costly to judge and may well be made up. Raises CredentialError beyond the budget."""
+        wait = self.find_wait(find_source(address), now)
+        if wait is not None:
+            raise refuse_failures(wait)
+
 
 def refuse_failures(wait_seconds: int) -> CredentialError:
     """One answer for whatever was presented, as it is for failures within the budget."""

@@ -178,8 +178,10 @@ def open_identity_provider(
         return None
     place = "management.identity_provider.ca_file"
     trusted = _load_tls(place, TlsSettings(ca_file=written.ca_file)) if written.ca_file is not None else None
+    client, redeeming = (ProviderClient(timeout_seconds=written.timeout_seconds, ssl_context=trusted) for _ in range(2))
     provider = IdentityProvider(
-        ProviderClient(timeout_seconds=written.timeout_seconds, ssl_context=trusted),
+        client,
+        redeeming,
         expected=Expected(written.issuer, written.audience, written.leeway_seconds),
         jwks_url=written.jwks_url,
         algorithms=written.algorithms,

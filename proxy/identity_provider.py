@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.errors import Reason, UnavailableError
+from proxy.errors import Reason, UnavailableError, UnprovenError
 from proxy.kept_documents import KeptDocument
 from proxy.logs import get_logger
 from proxy.outages import Outage
@@ -51,11 +51,13 @@ RETRY_SECONDS: Final = 10.0
 
 
 class IdentityProvider:
-    """`jwks_url`: where its keys are; None: where its metadata says. `count_reading(worked)` hears of each reading."""
+    """`redeeming`: asks for nothing but tokens, so that codes, which anybody may make up, never stand before the keys.
+    `jwks_url`: where its keys are; None: where its metadata says. `count_reading(worked)` hears of each reading."""
 
     def __init__(
         self,
         client: ProviderClient,
+        redeeming: ProviderClient,
         *,
         expected: Expected,
         jwks_url: str | None,
@@ -67,6 +69,7 @@ class IdentityProvider:
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._client = client
+        self._redeeming = redeeming
         self._expected = expected
         self._jwks_url = jwks_url
         self._algorithms = tuple(algorithms)
@@ -111,16 +114,17 @@ class IdentityProvider:
 
     async def redeem(self, code: str, client: ProviderPage, *, verifier: str) -> ProviderClaims:
         """Who signed in at the provider for the page: the claims of the ID token that the code is traded for (OpenID
-        Connect Core section 3.1.3). Raises CredentialError, UnavailableError."""
+        Connect Core section 3.1.3). A code that it does not take counts against its address. Raises CredentialError,
+        UnavailableError."""
         metadata = await self.get_metadata()
         if metadata.token_url is None:
             raise _unreachable()
         try:
             form, headers = form_redemption(code, client, metadata, verifier)
-            status, body = await self._client.post(metadata.token_url, form, headers)
+            status, body = await self._redeeming.post(metadata.token_url, form, headers)
             if status // 100 == 4:  # the code's fault, or that of the client's settings
                 log.warning("code_refused", status=status)
-                raise refuse_sign_in("the provider did not take its code")
+                raise refuse_sign_in("the provider did not take its code", UnprovenError)
             return await self.verify(parse_id_token(status, body), audience=client.client_id)
         except ProviderError as error:
             log.warning("code_not_redeemed", error=str(error))
@@ -131,6 +135,7 @@ class IdentityProvider:
         await self._keys.aclose()
         await self._metadata.aclose()
         await self._client.aclose()
+        await self._redeeming.aclose()
 
     async def _get_key(self, token: PresentedToken) -> VerificationKey:
         """The key that should prove this token. Raises CredentialError, UnavailableError."""

@@ -106,9 +106,9 @@ def check_flow(claims: ProviderClaims, page: ProviderPage, value: str) -> None:
         raise refuse_sign_in("the provider answered somebody else")
 
 
-def refuse_sign_in(why: str) -> CredentialError:
+def refuse_sign_in(why: str, kind: type[CredentialError] = CredentialError) -> CredentialError:
     """`why` is of our own words: what came back is not repeated."""
-    return CredentialError(Reason.TOKEN_INVALID, f"This sign-in did not work: {why}. Try again.")
+    return kind(Reason.TOKEN_INVALID, f"This sign-in did not work: {why}. Try again.")
 
 
 def _is_same(one: str, other: str) -> bool:

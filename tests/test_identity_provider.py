@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from proxy.errors import CredentialError, Reason, Refusal, UnavailableError
+from proxy.errors import CredentialError, Reason, Refusal, UnavailableError, UnprovenError
 from proxy.identity_provider import METADATA_PATH, RETRY_SECONDS, IdentityProvider
 from proxy.logs import configure_logging
-from proxy.provider_client import MAX_ANSWER_BYTES, ProviderClient
+from proxy.provider_client import MAX_ANSWER_BYTES, MAX_CONNECTIONS, ProviderClient
+from proxy.provider_codes import ProviderPage
 from proxy.provider_tokens import Expected
 from tests.clocks import ManualClock
 from tests.issuer import (
@@ -56,8 +57,10 @@ def make_provider(
     jwks_url: str | None = None,
     timeout_seconds: float = 20,
 ) -> IdentityProvider:
+    client, redeeming = (ProviderClient(timeout_seconds=timeout_seconds, ssl_context=None) for _ in range(2))
     return IdentityProvider(
-        ProviderClient(timeout_seconds=timeout_seconds, ssl_context=None),
+        client,
+        redeeming,
         expected=Expected(issuer.url, AUDIENCE, 30.0),
         jwks_url=jwks_url,
         algorithms=("RS256", "ES256"),
@@ -105,6 +108,20 @@ async def test_a_token_for_somebody_else_is_good_there_alone(issuer: Issuer, pro
     text = issuer.sign(aud="the page", nonce="n")
     assert await reason(provider, text) is Reason.TOKEN_INVALID
     assert (await provider.verify(text, audience="the page")).nonce == "n"
+
+
+async def test_codes_that_wait_do_not_stand_before_the_keys(issuer: Issuer, provider: IdentityProvider) -> None:
+    released = asyncio.Event()
+    issuer.answers["/token"] = hold_until(released, answer_with(b"{}", 400))
+    page = ProviderPage("the page", None, "https://aegis.example/back")
+    asked = [asyncio.create_task(provider.redeem("junk", page, verifier="v")) for _ in range(2 * MAX_CONNECTIONS)]
+    async with asyncio.timeout(GUARD_SECONDS):
+        while issuer.asked["/token"] < MAX_CONNECTIONS:
+            await asyncio.sleep(0)
+        assert (await provider.verify(issuer.sign())).subject == "ada"
+        released.set()
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(refusal, UnprovenError) for refusal in refused)
 
 
 async def test_the_end_of_a_token_is_the_end_of_its_use(

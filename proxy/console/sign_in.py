@@ -67,7 +67,8 @@ class DeskRules:
 
 
 class SignInDesk:
-    """`weigh`: a failed attempt as it counts against its address. `provider`: there where `rules.page` is."""
+    """`weigh`: a failed attempt as it counts against its address; `check`: refuses what would count beyond the
+    budget. `provider`: there where `rules.page` is."""
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class SignInDesk:
         links: Links,
         rules: DeskRules,
         weigh: Weigh,
+        check: Callable[[ClientAddress | None], None],
     ) -> None:
         self._provider = provider
         self._links = links
@@ -87,6 +89,7 @@ class SignInDesk:
         self._cookies = cookies
         self._rules = replace(rules, bodies=replace(rules.bodies, max_body_bytes=MAX_BODY_BYTES))
         self._weigh = weigh
+        self._check = check
 
     def serves(self, path: str) -> bool:
         """Whether a path is this room's to answer."""
@@ -110,7 +113,7 @@ class SignInDesk:
         if target.path == START:
             return await self._send_to_provider(settle_onward(_find_member(target, "next")))
         if target.path == CALLBACK:
-            return await self._come_back(request, target)
+            return await self._come_back(request, target, passage)
         if target.path == LINK:
             return await self._follow_link(request, target, passage)
         if request.method == "GET":
@@ -138,13 +141,14 @@ class SignInDesk:
         cookie = self._cookies.write(FLOW, value, seconds=BRIEF_SECONDS, same_site="Lax")
         return _redirect(form_authorization_url(base, page, value, onward), cookie)
 
-    async def _come_back(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _come_back(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         """Whoever signed in at the provider, in the browser that was sent there."""
         provider, page = self._require_provider()
         members = parse_query(target.query, CALLBACK_MEMBERS)
         value = self._cookies.find(request.headers, FLOW)
         code, onward = read_code(members, value, provider.issuer)
         assert value is not None, "else there is no state it could have matched"
+        self._check(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
         claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
         check_flow(claims, page, value)
         caller = _require_manager(await self._ask(self._callers.find_owner(claims)))

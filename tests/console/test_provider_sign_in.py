@@ -9,10 +9,12 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
+from proxy.console.cookies import derive
 from proxy.demo.sample_server import SampleServer
 from proxy.keys.owners import Owners
 from proxy.keys.rights import form_operator
 from proxy.server import Proxy
+from proxy.settings import FailuresSettings
 from proxy.settings_management import IdentityProviderSettings
 from tests.console.asking import Asker
 from tests.console.browser import SIGN_IN, Browser, Page
@@ -186,6 +188,24 @@ async def test_a_code_is_good_once(browser: Browser, http: aiohttp.ClientSession
     assert (await come_back(browser, members)).status == 200
     browser.cookies = flow
     assert (await come_back(browser, members)).status == 401
+
+
+async def test_made_up_codes_count_against_their_address_and_then_go_nowhere(
+    stage: Stage, sample: SampleServer, http: aiohttp.ClientSession, issuer: Issuer
+) -> None:
+    async with stage.proxy(
+        sample.url,
+        management={"identity_provider": IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)},
+        server={"public_url": PUBLIC_URL},
+        console={"client_id": CLIENT_ID, "client_secret": SecretStr(SECRET)},
+        failures=FailuresSettings(burst=3, per_second=0.01).model_dump(),
+    ) as proxy:
+        browser = Browser(http, proxy)
+        browser.cookies["aegis-sign-in-flow"] = "a" * 43
+        made_up = {"state": derive("a" * 43, "state"), "code": "junk"}
+        statuses = [(await come_back(browser, made_up)).status for _ in range(5)]
+        assert statuses == [401, 401, 401, 429, 429]
+        assert issuer.asked["/token"] == 3
 
 
 async def test_no_state_leads_away(browser: Browser, http: aiohttp.ClientSession) -> None:
