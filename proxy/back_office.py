@@ -89,6 +89,7 @@ def build_back_office(
         rules=DeskRules(settings.server.public_url, form_body_limits(settings), _form_provider_page(settings)),
         weigh=lambda refusal, address: failures.weigh(refusal, address, heart.clock.boot()),
         check=lambda address: failures.check(address, heart.clock.boot()),
+        note_refusal=recorder.note_refusal,
     )
     console = Console(
         management=management,

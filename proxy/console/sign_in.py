@@ -68,7 +68,7 @@ class DeskRules:
 
 class SignInDesk:
     """`weigh`: a failed attempt as it counts against its address; `check`: refuses what would count beyond the
-    budget. `provider`: there where `rules.page` is."""
+    budget. `note_refusal` hears of every refusal. `provider`: there where `rules.page` is."""
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class SignInDesk:
         rules: DeskRules,
         weigh: Weigh,
         check: Callable[[ClientAddress | None], None],
+        note_refusal: Callable[[Passage, Refusal], None],
     ) -> None:
         self._provider = provider
         self._links = links
@@ -90,6 +91,7 @@ class SignInDesk:
         self._rules = replace(rules, bodies=replace(rules.bodies, max_body_bytes=MAX_BODY_BYTES))
         self._weigh = weigh
         self._check = check
+        self._note_refusal = note_refusal
 
     def serves(self, path: str) -> bool:
         """Whether a path is this room's to answer."""
@@ -103,6 +105,7 @@ class SignInDesk:
         except Refusal as refused:
             refusal = self._weigh(refused, passage.address)
             passage.ended = refusal.reason
+            self._note_refusal(passage, refusal)
             return self._show_refusal(refusal, request, passage)
 
     async def _answer(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:

@@ -8,6 +8,8 @@ import aiohttp
 import pytest
 
 from proxy.demo.sample_server import SampleServer
+from proxy.keys.changes import KeyChanges
+from proxy.keys.rights import form_operator
 from proxy.server import Proxy
 from proxy.settings import FailuresSettings
 from tests.canary_upstream import CanaryUpstream
@@ -69,6 +71,18 @@ async def test_a_revoked_key_is_told_so_and_a_foreign_secret_is_not(stage: Stage
     told = await browser.sign_in(revoked.token)
     assert (told.status, "revoked" in told.text) == (401, True)
     assert "aegis-sign-in" not in browser.cookies
+
+
+async def test_the_owner_of_a_retired_secret_that_is_tried_here_is_told(
+    stage: Stage, browser: Browser, proxy: Proxy, http: aiohttp.ClientSession
+) -> None:
+    key = await stage.mint("full-access")
+    changes = KeyChanges(stage.database, stage.hasher)
+    rotated = await changes.rotate(form_operator("test"), key.summary.id, stage.policy, grace="now")
+    stage.note_secret(rotated.token)
+    assert (await browser.sign_in(key.token)).status == 401
+    async with http.get(f"http://{proxy.ops_address}/metrics") as answer:
+        assert 'aegis_alarms_total{alarm="secret.replayed"} 1.0' in await answer.text()
 
 
 async def test_a_key_without_a_right_to_manage_keys_is_told_so(stage: Stage, browser: Browser) -> None:
