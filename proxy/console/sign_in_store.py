@@ -33,7 +33,8 @@ END_ALL: Final = "DELETE FROM sign_ins WHERE owner_id = $1::uuid AND ($2::text I
 SWEEP: Final = """
 DELETE FROM sign_ins WHERE id_hash IN (
     SELECT id_hash FROM sign_ins WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
-        OR seen_at <= clock_timestamp() - make_interval(secs => $2) LIMIT 1000)
+        OR seen_at <= clock_timestamp() - make_interval(secs => $2)
+     ORDER BY id_hash LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """
 AUDIT: Final = "INSERT INTO audit_events (actor, action, key_id, owner_id) VALUES ($1, $2, $3, $4::uuid)"
 

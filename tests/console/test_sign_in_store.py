@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from proxy.console.cookies import hash_value
 from proxy.console.sign_in_store import SignIn, SignInStore
-from proxy.database import Database
+from proxy.database import Connection, Database
 from proxy.errors import DatabaseError
 from proxy.identity import KeyId, OwnerId
-from tests.staging import Stage
+from tests.staging import GUARD_SECONDS, Stage
 
 ONE, TWO, THREE = (hash_value(letter) for letter in "abc")
 IDLE, ABSOLUTE = 1800.0, 43_200.0
@@ -85,6 +87,21 @@ async def test_what_is_over_is_swept_when_somebody_signs_in(stage: Stage, store:
     await stage.sql("UPDATE sign_ins SET seen_at = '2020-01-01'")
     await store.open(TWO, sign_in, "test", None)
     assert await count(stage) == 1
+
+
+async def test_sweeping_waits_for_nobody(stage: Stage, store: SignInStore, database: Database) -> None:
+    await stage.mint("full-access")
+    sign_in = SignIn(await find_owner_id(stage))
+    await store.open(ONE, sign_in, "test", None)
+    await stage.sql("UPDATE sign_ins SET seen_at = '2020-01-01'")
+
+    async def work(connection: Connection) -> None:
+        await connection.execute("SELECT FROM sign_ins FOR UPDATE")
+        async with asyncio.timeout(GUARD_SECONDS):
+            await store.open(TWO, sign_in, "test", None)
+
+    await database.transact(work)
+    assert await count(stage) == 2
 
 
 async def test_an_owner_ends_all_of_theirs_and_a_key_its_own(stage: Stage, store: SignInStore) -> None:
