@@ -27,6 +27,7 @@ from proxy.keys.hashing import Hasher
 from proxy.keys.owners import Owners
 from proxy.keys.store import KeyStore
 from proxy.live_policy import LivePolicy
+from proxy.logs import get_logger
 from proxy.management.callers import Callers
 from proxy.management.dispatch import Management
 from proxy.management.endpoints import ENDPOINTS
@@ -35,6 +36,8 @@ from proxy.management.operations import Operations
 from proxy.provider_codes import ProviderPage
 from proxy.recording import Recorder
 from proxy.settings import Settings
+
+log = get_logger("server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def build_back_office(
         bodies=form_body_limits(settings),
         document=orjson.dumps(form_document(ENDPOINTS, __version__)),
     )
-    cookies = Cookies(secure=(settings.server.public_url or "").startswith("https:"))
+    cookies = _form_cookies(settings)
     store = SignInStore(
         database, idle_seconds=settings.console.idle_seconds, absolute_seconds=settings.console.absolute_seconds
     )
@@ -100,6 +103,14 @@ def build_back_office(
         now=heart.clock.wall,
     )
     return BackOffice(management, sign_ins, links, console if settings.console.enabled else None)
+
+
+def _form_cookies(settings: Settings) -> Cookies:
+    server = settings.server
+    if settings.console.enabled and server.trusted_proxies and server.public_url is None:
+        mend = "set server.public_url to the https:// address of the page"
+        log.warning("sign_in_cookie_not_secure", mend=mend)  # a proxy before us most likely speaks TLS
+    return Cookies(secure=(server.public_url or "").startswith("https:"))
 
 
 def _form_provider_page(settings: Settings) -> ProviderPage | None:

@@ -7,6 +7,7 @@ import json
 import aiohttp
 import pytest
 
+from proxy.client_address import parse_network
 from proxy.demo.sample_server import SampleServer
 from proxy.keys.changes import KeyChanges
 from proxy.keys.rights import form_operator
@@ -21,6 +22,7 @@ from tests.staging import Stage, Wire, get_mcp_url
 from tests.wire_scene import PING
 
 HOME = "/settings/api-keys"
+PROXIES = (parse_network("127.0.0.1"),)
 
 
 async def test_a_key_that_manages_keys_signs_in(stage: Stage, browser: Browser, asker: Asker) -> None:
@@ -42,6 +44,24 @@ async def test_over_tls_the_cookies_say_so(stage: Stage, sample: SampleServer, h
         await browser.sign_in(key.token)
         assert set(browser.written) == {"__Host-aegis-sign-in", "__Host-aegis-sign-in-form"}
         assert all(morsel["secure"] for morsel in browser.written.values())
+
+
+@pytest.mark.parametrize(
+    ("server", "enabled", "warned"),
+    [
+        ({"trusted_proxies": PROXIES}, True, True),
+        ({"trusted_proxies": PROXIES}, False, False),
+        ({"trusted_proxies": PROXIES, "public_url": "https://aegis.example"}, True, False),
+        ({}, True, False),
+    ],
+)
+async def test_a_cookie_that_cannot_be_secure_behind_a_proxy_is_warned_of(
+    stage: Stage, sample: SampleServer, ear: Ear, server: dict[str, object], enabled: bool, warned: bool
+) -> None:
+    before = ear.heard.tell()
+    async with stage.proxy(sample.url, server=server, console={"enabled": enabled}):
+        heard = ear.heard.getvalue()[before:]
+    assert (b'"sign_in_cookie_not_secure"' in heard) is warned
 
 
 async def test_it_leads_to_the_page_that_was_asked_for_and_to_no_other_place(stage: Stage, browser: Browser) -> None:
