@@ -101,7 +101,8 @@ class Console:
         signed_in = await self._sign_ins.find_signed_in(request)
         if signed_in is None:
             raise CredentialError(Reason.CREDENTIAL_MISSING, "Nobody is signed in: sign in again.")
-        if not compare_digest(request.headers.get("X-CSRF-Token", "").encode(), signed_in.csrf.encode()):
+        token = request.headers.get("X-CSRF-Token", "").encode("utf-8", "surrogateescape")
+        if not compare_digest(token, signed_in.csrf.encode()):
             raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
         inner = replace(target, path=target.path.removeprefix(API), text=target.text.removeprefix(API))
         return await self._management.serve(request, inner, passage, signed_in.caller)

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.errors import Reason
 from tests.console.visiting import CSRF, Visitor
+from tests.raw_client import ask_raw
 
 ROOT = "/settings/api-keys"
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{7+7}}'
@@ -18,6 +20,15 @@ async def test_nobody_signed_in_is_sent_to_the_sign_in_and_back(visitor: Visitor
     assert answer.status == 303
     assert answer.headers["Location"] == "/settings/sign-in?next=%2Fsettings%2Fapi-keys%3Fq%3Dci"
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_word_that_is_no_text_is_not_ours(visitor: Visitor) -> None:
+    await visitor.stage.mint("full-access")
+    await visitor.sign_in()
+    address = visitor.proxy.data_address
+    request = f"GET /settings/v1/api-keys HTTP/1.1\r\nHost: {address}\r\nX-CSRF-Token: ".encode() + b"\xff\r\n\r\n"
+    answer = await ask_raw(address, request)
+    assert (answer.status, answer.reason) == (403, Reason.ORIGIN_NOT_ALLOWED)
 
 
 async def test_the_cookie_opens_the_api_of_the_page_only_with_the_word_of_its_own_pages(visitor: Visitor) -> None:
