@@ -8,6 +8,7 @@ What an operator mints makes its owner, too, and is `minting`'s.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,7 +48,7 @@ from proxy.keys.rights import (
     may_see,
     settle_constraints,
 )
-from proxy.keys.rotation import replace_secret
+from proxy.keys.rotation import end_descendants, replace_secret
 from proxy.keys.store import (
     AUDIT_CHANGE,
     DURABLY,
@@ -71,17 +72,6 @@ GRACES: Final[Mapping[Grace, timedelta]] = {
     "now": timedelta(0), "1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7),
 }  # fmt: skip
 _ID = re.compile(r"[0-9A-Za-z]{12}")
-END_DESCENDANTS = """
-UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = 'parent key ' || $1 || ' was compromised'
- WHERE parent_id = $1 AND status <> 'revoked'
-"""
-COUNT_DESCENDANTS = """
-WITH RECURSIVE below AS (
-    SELECT id, status, ARRAY[id] AS path FROM api_keys WHERE parent_id = $1
-    UNION ALL
-    SELECT k.id, k.status, path || k.id FROM below JOIN api_keys k ON k.parent_id = below.id WHERE k.id <> ALL (path)
-) SELECT count(*) FROM below WHERE status <> 'revoked'
-"""
 NAME = "SELECT name FROM api_keys WHERE id = $1"
 # What is done in the same transaction as a change, for whoever asks for it; for instance to remember an answer.
 Also = Callable[[Connection, KeySummary], Awaitable[None]]
@@ -158,6 +148,7 @@ class KeyChanges:
     def __init__(self, database: Database, hasher: Hasher) -> None:
         self._database = database
         self._hasher = hasher
+        self._lane = asyncio.Semaphore(1)
 
     async def mint(self, caller: Caller, wanted: WantedKey, policy: Policy, also: Also | None = None) -> MintedKey:
         """A key for the caller's owner, made by the caller's key if it is one. Raises MintError, KeyConflictError.
@@ -169,7 +160,7 @@ class KeyChanges:
         check_name(wanted.name)
         _check_mint(caller, policy, wanted, scopes)  # a refused request costs no hash
         token = draw_token()
-        argon2_string = await self._hasher.hash(token.secret)
+        argon2_string = await self._hash(token.secret)
 
         async def insert(connection: Connection) -> KeySummary:
             await connection.execute(DURABLY)
@@ -247,9 +238,10 @@ class KeyChanges:
         if compromised:
             check_action(caller, "revoke")
         check_action(caller, "rotate")
-        _parse_id(key_id)
-        token = draw_token(KeyId(key_id))
-        argon2_string = await self._hasher.hash(token.secret)
+        sought = _parse_id(key_id)
+        await self._database.transact(lambda connection: _find_key(connection, caller, sought), atomic=False)
+        token = draw_token(sought)
+        argon2_string = await self._hash(token.secret)
         left = GRACES["now" if compromised else grace]
 
         async def rotate(case: _Case) -> RotatedKey:
@@ -260,8 +252,7 @@ class KeyChanges:
             ended = 0
             if compromised:
                 check_action(case.caller, "revoke")
-                ended = int(await case.connection.fetchval(COUNT_DESCENDANTS, key_id))
-                await case.connection.execute(END_DESCENDANTS, key_id, case.caller.actor)
+                ended = await end_descendants(case.connection, case.key.id, case.caller.actor)
                 said |= {"compromised": True, "descendants_revoked": ended}
             before = await case.connection.fetchval(FACTS, key_id)
             newest = max(case.key.secrets, default=0)
@@ -283,6 +274,11 @@ class KeyChanges:
 
         return await self._change(caller, key_id, "revoke", policy, revoke)
 
+    async def _hash(self, secret: str) -> str:
+        """Of the pool, changes take one place at most: the others verify, however much is changed."""
+        async with self._lane:
+            return await self._hasher.hash(secret)
+
     async def _change(
         self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[_Case], Awaitable[T]]
     ) -> T:
@@ -295,13 +291,19 @@ class KeyChanges:
         return await self._database.transact(work)
 
 
-async def _open_case(connection: Connection, caller: Caller, key_id: KeyId, action: Action, policy: Policy) -> _Case:
-    """Whose key it is never changes, so that it is judged before any lock is taken; all else is judged after."""
+async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> KeyRecord:
+    """A key that the caller may act on, as far as that never changes. Raises KeyNotFoundError, RightsError."""
     found = (await read_records(connection, [key_id])).get(key_id)
     if found is None or not may_see(caller, found):
         raise KeyNotFoundError(f"there is no key {key_id}")
     if not may_act_on(caller, found):
         raise RightsError("not_a_descendant", "a key acts on keys that were made by it, and not on itself")
+    return found
+
+
+async def _open_case(connection: Connection, caller: Caller, key_id: KeyId, action: Action, policy: Policy) -> _Case:
+    """Whose key it is never changes, so that it is judged before any lock is taken; all else is judged after."""
+    found = await _find_key(connection, caller, key_id)
     await hold(connection, caller, found)
     caller, now = await renew(connection, caller, policy)
     check_action(caller, action)

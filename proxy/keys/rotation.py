@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from proxy.database import Connection
+from proxy.identity import KeyId
 from proxy.keys.token import Token, fast_tag
 
 KEPT_SECRETS: Final = 16  # newest ones, so that a replay is told from a wrong secret; each is read with its key
@@ -27,6 +28,17 @@ UPDATE legacy_digests d
   FROM api_keys k WHERE k.id = $1 AND d.key_id = $1
 """
 ADD: Final = "INSERT INTO api_key_secrets (key_id, version, tag, hash) VALUES ($1, $2, $3, $4)"
+END_DESCENDANTS: Final = """
+UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = 'parent key ' || $1 || ' was compromised'
+ WHERE parent_id = $1 AND status <> 'revoked'
+"""
+COUNT_DESCENDANTS: Final = """
+WITH RECURSIVE below AS (
+    SELECT id, status, ARRAY[id] AS path FROM api_keys WHERE parent_id = $1
+    UNION ALL
+    SELECT k.id, k.status, path || k.id FROM below JOIN api_keys k ON k.parent_id = below.id WHERE k.id <> ALL (path)
+) SELECT count(*) FROM below WHERE status <> 'revoked'
+"""
 FORGET: Final = "DELETE FROM api_key_secrets WHERE key_id = $1 AND version <= $2"
 
 
@@ -39,3 +51,10 @@ async def replace_secret(
     tag = fast_tag(token.key_id, token.secret)
     await connection.execute(ADD, token.key_id, newest + 1, tag, argon2_string)
     await connection.execute(FORGET, token.key_id, newest + 1 - KEPT_SECRETS)
+
+
+async def end_descendants(connection: Connection, key_id: KeyId, actor: str) -> int:
+    """Revoke whatever a compromised key has made, for good; how many that were."""
+    ended = int(await connection.fetchval(COUNT_DESCENDANTS, key_id))
+    await connection.execute(END_DESCENDANTS, key_id, actor)
+    return ended

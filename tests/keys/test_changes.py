@@ -168,6 +168,27 @@ async def test_a_refused_mint_costs_no_hash(desk: Desk, manager: MintedKey) -> N
     none_at_all.close()
 
 
+async def test_a_rotation_of_a_key_that_is_not_there_costs_no_hash(desk: Desk, manager: MintedKey) -> None:
+    none_at_all = Hasher(memory_cost_kib=1024, time_cost=1, threads=1, queue_size=-1, timeout_seconds=1)
+    changes, theirs = KeyChanges(desk.stage.database, none_at_all), await desk.stage.mint(owner="bob")
+    for key_id in ("Unknown00000", theirs.summary.id):
+        with pytest.raises(KeyNotFoundError):
+            await changes.rotate(await desk.caller(manager), key_id, desk.policy, grace="now")
+    none_at_all.close()
+
+
+async def test_however_much_is_changed_at_once_takes_one_place_for_hashing(desk: Desk, manager: MintedKey) -> None:
+    one_place = Hasher(memory_cost_kib=1024, time_cost=1, threads=1, queue_size=0, timeout_seconds=GUARD_SECONDS)
+    desk.changes = KeyChanges(desk.stage.database, one_place)
+    caller, child = await desk.caller(manager), await desk.mint(await desk.caller(manager))
+    await asyncio.gather(
+        *(desk.mint(caller, f"child {number}") for number in range(4)),
+        *(desk.rotate(caller, child) for _ in range(4)),
+    )
+    assert len((await desk.read(child.summary.id)).secrets) == 5
+    one_place.close()
+
+
 async def test_generations_end(desk: Desk, manager: MintedKey) -> None:
     key = manager
     for number in range(MAX_ANCESTORS):
