@@ -12,8 +12,8 @@ from rich.text import Text
 
 from proxy.cli.output import GAP, describe_moment, make_printable, open_console, print_facts, say, show_table
 from proxy.expiry import WARNING_DAYS, is_near
+from proxy.identity import LOCAL_ISSUER
 from proxy.keys.last_uses import LastUse
-from proxy.keys.minting import LOCAL_ISSUER
 from proxy.keys.store import KeySummary
 
 # What a list does without on a narrow terminal, first things first; and what it shortens, to no less than so much.

@@ -37,7 +37,8 @@ from proxy.cli.output import (
     quote,
     say,
 )
-from proxy.keys.minting import LOCAL_ISSUER, MintedKey, MintError, MintRequest, mint, settle_expiry
+from proxy.identity import LOCAL_ISSUER
+from proxy.keys.minting import MintedKey, MintError, MintRequest, mint, settle_expiry
 from proxy.keys.store import KeyStore, KeySummary
 from proxy.receipts import Receipt, wait_receipt
 from proxy.settings import Settings
@@ -50,7 +51,10 @@ UNCONFIRMED = 6
 def mint_key(
     name: Annotated[str, typer.Option(help="What the key is for, 1 to 64 characters.")],
     owner: Annotated[str, typer.Option(help="Whose key it is.")],
-    tenant: Annotated[str | None, typer.Option(help="The owner's tenant, for a new owner. Default: 'default'.")] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="The owner's tenant. Default: 'default', or that of an owner of an identity provider."),
+    ] = None,
     tier: Annotated[str | None, typer.Option(help="The owner's tier, for a new owner. Default: the policy's.")] = None,
     preset: Annotated[str | None, typer.Option(help="read-only, execution, developer or full-access.")] = None,
     scope: Annotated[

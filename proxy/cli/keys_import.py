@@ -16,9 +16,10 @@ from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database
 from proxy.cli.key_options import USAGE, exiting
 from proxy.cli.output import open_progress, print_json, say, say_error
 from proxy.errors import Fault
+from proxy.identity import LOCAL_ISSUER
 from proxy.keys.exports import MAX_FAULTS, ExportedKey, ExportError, Format, parse_export
 from proxy.keys.imports import ImportedKey, import_keys
-from proxy.keys.minting import LOCAL_ISSUER, check_identifier
+from proxy.keys.minting import check_identifier
 from proxy.policy import Policy, load_policy
 from proxy.settings import Settings
 

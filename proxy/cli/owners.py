@@ -13,7 +13,7 @@ import typer
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
 from proxy.cli.key_options import NOT_FOUND, USAGE, exiting
 from proxy.cli.output import describe_moment, print_facts, print_json, print_table, say, say_error
-from proxy.keys.minting import LOCAL_ISSUER
+from proxy.identity import LOCAL_ISSUER
 from proxy.keys.owners import Owners, OwnerSummary
 from proxy.keys.rights import Caller, form_operator
 from proxy.policy import Policy, load_policy

@@ -15,8 +15,7 @@ import typer
 from proxy.cli.context import ConfigOption, JsonOption, open_database, read_settings
 from proxy.cli.key_options import NOT_FOUND, read_id
 from proxy.cli.output import describe_moment, print_json, print_lines, print_table, quote, say, say_error
-from proxy.identity import KeyId
-from proxy.keys.minting import LOCAL_ISSUER
+from proxy.identity import LOCAL_ISSUER, KeyId
 from proxy.keys.record import KeyRecord
 from proxy.keys.store import KeyStore, KeySummary
 from proxy.policy import Policy, load_policy

@@ -17,11 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from proxy.errors import ProxyError
+from proxy.identity import LOCAL_ISSUER
 from proxy.keys.changes import Patch
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 from proxy.keys.minting import (
     EXPIRY_OPTIONS,
-    LOCAL_ISSUER,
     MintError,
     MintRequest,
     check_longest,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from proxy.errors import ProxyError
-from proxy.identity import KeyId
+from proxy.identity import LOCAL_ISSUER, KeyId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.store import KeyStore, KeySummary, NewKey
@@ -25,7 +25,6 @@ EXPIRY_OPTIONS = {"7d": timedelta(days=7), "30d": timedelta(days=30), "90d": tim
                   "1y": timedelta(days=365)}  # fmt: skip
 DEFAULT_LIFETIME = EXPIRY_OPTIONS["90d"]
 CLOCK_SLACK = timedelta(minutes=5)  # whoever adds a lifetime to now does so by another clock than the database's
-LOCAL_ISSUER = "local"  # owners made on the command line; those of an identity provider carry its issuer
 # What would act on a terminal, break or turn around a line, or cannot be stored: controls of both sets, line
 # separators, bidirectional overrides, lone surrogates. Joiners stay: emoji and several scripts are written with them.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

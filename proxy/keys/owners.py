@@ -20,7 +20,7 @@ from proxy.identity import Owner, OwnerId
 from proxy.keys.callers import find_owner, find_owner_by_name, hold, renew
 from proxy.keys.minting import check_identifier, check_tier
 from proxy.keys.record import OwnerRecord
-from proxy.keys.rights import Caller, check_owner_change, may_administer
+from proxy.keys.rights import Caller, RightsError, check_owner_change, may_administer
 from proxy.keys.store import DURABLY, KeyConflictError
 from proxy.policy import Policy
 
@@ -114,6 +114,8 @@ class Owners:
             wanted = Owner(OwnerId(""), tenant, issuer, subject, tier)
             if not may_administer(admin, wanted):
                 raise OwnerNotFoundError("there is no such tenant")
+            if not admin.is_operator and issuer != admin.owner.issuer:  # else a name is taken before its bearer comes
+                raise RightsError("rights_exceeded", "an admin adds owners of the identity provider they come from")
             check_owner_change(admin, policy, wanted)
             owner_id = await connection.fetchval(ADD, tenant, issuer, subject, tier)
             if owner_id is None:

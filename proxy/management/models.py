@@ -141,7 +141,8 @@ class AskedRequest(_Input):
 
 
 class WantedOwner(_Input):
-    """`issuer`: the identity provider that calls it `subject`. `tier`: the policy's default unless given."""
+    """`issuer`: the identity provider that calls it `subject`, the admin's own.
+    `tier`: the policy's default unless given."""
 
     subject: Text
     issuer: Text | None = None

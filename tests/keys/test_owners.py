@@ -100,9 +100,20 @@ async def test_an_admin_is_held_to_tenant_and_tier(owners: Owners, stage: Stage)
         await owners.disable(await sign_in(owners, stage, "ada", role=None), bob.id, stage.policy)
     with pytest.raises(OwnerNotFoundError):
         await owners.add(admin, stage.policy, issuer="i", subject="s", tenant="abroad", tier="free")
+    idp = "https://idp"
     with pytest.raises(RightsError):
-        await owners.add(admin, stage.policy, issuer="i", subject="s", tenant="home", tier="business")
-    assert (await owners.add(admin, stage.policy, issuer="i", subject="s", tenant="home", tier="pro")).tier == "pro"
+        await owners.add(admin, stage.policy, issuer=idp, subject="s", tenant="home", tier="business")
+    assert (await owners.add(admin, stage.policy, issuer=idp, subject="s", tenant="home", tier="pro")).tier == "pro"
+
+
+async def test_an_admin_takes_no_name_of_another_issuer(owners: Owners, stage: Stage) -> None:
+    await add(owners, stage, "ada")
+    admin = await sign_in(owners, stage, "ada")
+    for issuer in ("local", "https://other"):
+        with pytest.raises(RightsError, match="the identity provider they come from") as caught:
+            await owners.add(admin, stage.policy, issuer=issuer, subject="alice", tenant="home", tier="free")
+        assert caught.value.code == "rights_exceeded"
+        assert await owners.find(issuer, "alice") is None
 
 
 async def test_an_admin_who_was_disabled_meanwhile_is_refused(owners: Owners, stage: Stage) -> None:
