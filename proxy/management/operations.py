@@ -17,6 +17,7 @@ from proxy.clock import Clock
 from proxy.database import Database
 from proxy.errors import DatabaseError, Reason
 from proxy.identity import KeyId
+from proxy.keys.callers import renew
 from proxy.keys.changes import Also, KeyChanges, KeyNotFoundError, Patch, WantedKey
 from proxy.keys.constraints import UNCONSTRAINED
 from proxy.keys.explaining import explain_key
@@ -206,6 +207,7 @@ class Operations:
 
     async def explain_key(self, caller: Caller, key_id: str, asked: models.AskedRequest) -> shown.Explained:
         """Whether a key could do something now, and why. Raises KeyNotFoundError."""
+        caller = await self._renew(caller)
         check_action(caller, "read")
         record = (await KeyStore(self._database).read_keys([KeyId(key_id)])).get(KeyId(key_id))
         if record is None or not may_see(caller, record):
@@ -264,7 +266,15 @@ class Operations:
                 done = await find_done(self._database, caller, once)
                 if done is None:
                     raise
+        caller = await self._renew(caller)
+        check_action(caller, action)
         return await self._get_key(caller, done)
+
+    async def _renew(self, caller: Caller) -> Caller:
+        """As the rows have it now: a body may have taken its time to come."""
+        policy = self._live.enforced
+        renewed, _ = await self._database.transact(lambda connection: renew(connection, caller, policy))
+        return renewed
 
     async def _get_key(self, caller: Caller, key_id: str) -> shown.Key:
         summary = await find_key(self._database, get_view(caller), key_id)

@@ -1,0 +1,66 @@
+"""A caller is formed before the body comes: what was taken away meanwhile is not answered with."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.clock import SystemClock
+from proxy.identity import KeyId
+from proxy.keys.rights import Caller, CallerError, RightsError, form_caller_of_key
+from proxy.live_policy import LivePolicy
+from proxy.management import models
+from proxy.management.idempotency import Once
+from proxy.management.operations import Operations
+from proxy.management.shown import NewKey
+from tests.staging import Stage
+
+WANTED = models.WantedKey(name="ci", preset="read-only")
+ONCE = Once("a word", b"the request")
+LOSSES = {
+    "revoked": ("UPDATE api_keys SET status = 'revoked' WHERE name = 'maker'", CallerError, "key_revoked"),
+    "rotated": ("UPDATE api_key_secrets SET not_after = now()", CallerError, "secret_retired"),
+    "narrowed": (
+        "UPDATE api_keys SET scopes = '{agent:list}' WHERE name = 'maker'", RightsError, "scope_missing",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def operations(stage: Stage) -> Operations:
+    return Operations(stage.database, stage.hasher, LivePolicy(stage.policy), SystemClock())
+
+
+@pytest.fixture
+async def caller(stage: Stage) -> Caller:
+    """As a request's first bytes found it."""
+    minted = await stage.mint("full-access", name="maker")
+    record = (await stage.store.read_keys([KeyId(minted.summary.id)]))[KeyId(minted.summary.id)]
+    return form_caller_of_key(record, stage.policy, 1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_nothing_is_explained_to_who_lost_the_right(
+    loss: str, operations: Operations, caller: Caller, stage: Stage
+) -> None:
+    statement, error, code = LOSSES[loss]
+    asked = models.AskedRequest(tool="aegis.agent.list")
+    assert (await operations.explain_key(caller, str(caller.key_id), asked)).allowed
+    await stage.sql(statement)
+    with pytest.raises(error) as caught:
+        await operations.explain_key(caller, str(caller.key_id), asked)
+    assert caught.value.code == code  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_what_was_done_before_is_not_told_to_who_lost_the_right(
+    loss: str, operations: Operations, caller: Caller, stage: Stage
+) -> None:
+    statement, error, code = LOSSES[loss]
+    made = await operations.mint_key(caller, WANTED, ONCE)
+    assert isinstance(made, NewKey)
+    stage.note_secret(made.key)
+    assert (await operations.mint_key(caller, WANTED, ONCE)).id == made.id
+    await stage.sql(statement)
+    with pytest.raises(error) as caught:
+        await operations.mint_key(caller, WANTED, ONCE)
+    assert caught.value.code == code  # type: ignore[attr-defined]
