@@ -7,7 +7,7 @@ are refused. What a scope or a preset is, the policy knows.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -42,7 +42,10 @@ def _read_moment(value: object) -> object:
         return value
     if _MOMENT.fullmatch(value) is None:
         raise ValueError("a date and time with its zone, such as 2027-01-31T00:00:00Z")
-    return datetime.fromisoformat(value.upper())
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies beyond the years 1 to 9999, told in UTC") from error
 
 
 def _split(value: object) -> object:

@@ -96,6 +96,7 @@ TOO_MANY = [f"workflow:run:{number}" for number in range(257)]
         ({"expires_at": "2099-01-01T00:00:00"}, "expires_at"),
         ({"expires_at": "2099-02-30T00:00:00Z"}, "expires_at"),
         ({"expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-23:59"}, "expires_at"),
         ({"expires_at": "tomorrow"}, "expires_at"),
         ({"expires_at": 4070908800}, "expires_at"),
         ({"expires_at": "2099-01-01T00:00:00Z", "expires_in": "7d"}, "expires_in"),
