@@ -35,7 +35,8 @@ LIST = """
  WHERE ($1::text IS NULL OR o.tenant_id = $1) AND ($2::text IS NULL OR o.subject = $2)
    AND ($3::text IS NULL OR o.issuer = $3)
    AND ($4::uuid IS NULL OR (o.tenant_id, o.subject, o.issuer) > (
-       SELECT a.tenant_id, a.subject, a.issuer FROM owners a WHERE a.id = $4))
+       SELECT a.tenant_id, a.subject, a.issuer FROM owners a
+        WHERE a.id = $4 AND ($1::text IS NULL OR a.tenant_id = $1)))
  ORDER BY o.tenant_id, o.subject, o.issuer LIMIT $5
 """
 ADD = """

@@ -48,6 +48,14 @@ async def test_an_owner_is_added_found_and_listed(owners: Owners, stage: Stage) 
         await add(owners, stage, "ada", tenant="elsewhere")
 
 
+async def test_a_place_in_the_list_is_an_owner_of_the_same_tenant(owners: Owners, stage: Stage) -> None:
+    ada, bob = await add(owners, stage, "ada"), await add(owners, stage, "bob")
+    foreign = await add(owners, stage, "eve", tenant="abroad")  # which sorts before
+    assert [one.id for one in await owners.list(tenant="home", after=ada.id)] == [bob.id]
+    assert await owners.list(tenant="home", after=foreign.id) == []
+    assert [one.id for one in await owners.list(after=foreign.id)] == [ada.id, bob.id]
+
+
 @pytest.mark.parametrize("changes", [{"subject": ""}, {"subject": "a\nb"}, {"tenant": "t" * 256}, {"tier": "gold"}])
 async def test_an_owner_nobody_could_read_is_refused(changes: dict[str, str], owners: Owners, stage: Stage) -> None:
     with pytest.raises(MintError):
