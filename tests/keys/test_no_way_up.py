@@ -136,7 +136,7 @@ class World:
                 form_operator("test"), self.stage.policy, issuer="local", subject=subject, tenant=tenant, tier=tier
             )
             for scopes in (("*",), self.pick_scopes()):
-                minted = await self.stage.mint(scopes=scopes, owner=subject)
+                minted = await self.stage.mint(scopes=scopes, owner=subject, tenant=tenant)
                 self.keys.append(KeyId(minted.summary.id))
 
     async def step(self) -> None:
