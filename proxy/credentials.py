@@ -71,14 +71,19 @@ def parse_credential(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: s
 
 def _find_authorization(headers: CIMultiDict[str] | CIMultiDictProxy[str], query: str) -> str | None:
     """The value of the one Authorization header, where no key stands in the URL. Raises CredentialError."""
-    if query and _holds_token(decoded := unquote(query)):
-        raise MisplacedKeyError(_find_token(decoded))
+    check_query(query)
     values = headers.getall("Authorization", ())
     if not values:
         return None
     if len(values) > 1:
         raise CredentialError(Reason.CREDENTIAL_REPEATED, "More than one Authorization header.")
     return values[0]
+
+
+def check_query(query: str) -> None:
+    """Whether no key stands in the URL. Raises MisplacedKeyError."""
+    if query and _holds_token(decoded := unquote(query)):
+        raise MisplacedKeyError(_find_token(decoded))
 
 
 def parse_bearer(value: str) -> Token | LegacyToken:

@@ -20,7 +20,7 @@ from proxy.client_address import Network, find_client_address
 from proxy.client_response import check_unanswered
 from proxy.clock import Clock
 from proxy.console.views import Console
-from proxy.credentials import require_credential
+from proxy.credentials import check_query, require_credential
 from proxy.discovery import JWKS_PATH, Discovery
 from proxy.endpoints import read_session_member
 from proxy.envelope import (
@@ -164,6 +164,7 @@ class FrontDoor:
         own = self._management if self._management.serves(target.path) else self.console
         if own is not None and own.serves(target.path):
             check_page_origin(request.headers, self._rules.allowed_origins)
+            check_query(target.query)
             self._check_open()
             return await own.serve(request, target, passage)
         match = self._find_route(request, target, passage)

@@ -221,6 +221,20 @@ async def test_the_list_follows_what_is_typed(visitor: Visitor, open_page: Open)
         await page.get_by_text("Nothing found").wait_for()
 
 
+async def test_a_pasted_key_is_searched_for_by_its_id(visitor: Visitor, open_page: Open) -> None:
+    key = await visitor.stage.mint("developer", name="laptop")
+    await visitor.stage.mint("developer", name="ci")
+    await visitor.sign_in()
+    async with open_page(ROOT) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.get_by_label("Search by name or id").fill(key.token)
+        await page.get_by_role("link", name="ci", exact=True).wait_for(state="detached")
+        assert await page.get_by_role("link", name="laptop").count() == 1
+        assert asked[0].endswith(f"?q={key.summary.id}")
+        assert await find_leftovers(page, key.token) == []
+
+
 async def test_a_key_is_edited_after_it_was_disabled_and_enabled(visitor: Visitor, open_page: Open) -> None:
     key = await visitor.stage.mint("developer", name="laptop")
     await visitor.sign_in()

@@ -100,12 +100,21 @@ async def test_inside_the_grace_and_with_a_wrong_secret_there_is_no_alarm(stage:
     assert Alarm.SECRET_REPLAYED not in [event[0] for event in await read_events(stage)]
 
 
-@pytest.mark.parametrize("query", ["api_key={}", "x={}", "next=https%3A%2F%2Fexample.com%2F%3Fkey%3D{}%26a%3Db", "{}"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/mcp/v1?api_key={}",
+        "/mcp/v1?x={}",
+        "/mcp/v1?next=https%3A%2F%2Fexample.com%2F%3Fkey%3D{}%26a%3Db",
+        "/mcp/v1?{}",
+        "/settings/api-keys?q={}",
+    ],
+)
 async def test_the_owner_of_a_key_in_a_url_is_told(
-    query: str, stage: Stage, ear: Ear, http: aiohttp.ClientSession
+    target: str, stage: Stage, ear: Ear, http: aiohttp.ClientSession
 ) -> None:
     key = await stage.mint()
-    target = "/mcp/v1?" + query.replace("{}", key.token)
+    target = target.replace("{}", key.token)
     async with CanaryUpstream() as canary, stage.proxy(canary.url) as proxy:
         for _ in range(3):
             answer = await ask_raw(proxy.data_address, form_request("POST", target, token=key.token, body=PING))

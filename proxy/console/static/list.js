@@ -3,9 +3,11 @@
 import { alarm, refresh, say } from "./app.js";
 
 const form = document.getElementById("filters");
+const KEY = /aegis_([0-9A-Za-z]{12})_\w+|aegis_[0-9A-Za-z]{40}/g;
 let waiting;
 
 async function search() {
+  form.q.value = form.q.value.replace(KEY, "$1"); // of a pasted key its id, which may stand in addresses
   const given = [...new FormData(form)].filter(([, value]) => value);
   const url = given.length ? `${form.action}?${new URLSearchParams(given)}` : form.action;
   try {
