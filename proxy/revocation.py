@@ -21,7 +21,7 @@ from proxy.logs import get_logger
 from proxy.memory import KeyState, Memory
 from proxy.news import EVERYTHING, News, NewsLog
 from proxy.receipts import Ended
-from proxy.sessions import Exchange, Registry
+from proxy.sessions import Exchange, Registry, Surplus
 
 log = get_logger("revocation")
 
@@ -237,19 +237,20 @@ class Revocation:
         states = await self._reader.read_many(key_ids)
         now = self._clock.boot()
         ended: list[Ended] = []
+        surplus: Surplus = {}
         for state in states.values():
-            self._judge_key(state, now, ended)
+            self._judge_key(state, now, ended, surplus)
         if ended:
             self._carry_out([lambda: self._confirm(ended)])  # after the ends
 
-    def _judge_key(self, state: KeyState, now: float, ended_for_good: list[Ended]) -> None:
+    def _judge_key(self, state: KeyState, now: float, ended_for_good: list[Ended], surplus: Surplus) -> None:
         """Hold what a key holds against its state."""
         if not self._memory.keep_state(state):
             revoked = self._memory.is_revoked(state.key_id)
             self._refuse_older(state.key_id, revoked, ended_for_good)
             return
         try:
-            ended, confirmed = self._registry.judge(state, now)
+            ended, confirmed = self._registry.judge(state, now, surplus)
         except Exception:
             # One row that nobody foresaw must not keep the others from being judged.
             log.exception("judging_failed", key_id=state.key_id)

@@ -23,6 +23,9 @@ from proxy.memory import KeyState, Rights
 from proxy.news import News, NewsLog
 from proxy.policy.scopes import covers
 
+# Of a key, a kind and a limit: the number of the first exchange that is one too many; None: none is.
+Surplus = dict[tuple[KeyId, Kind, int], int | None]
+
 
 class Flow(Enum):
     """Whether the next byte may be relayed."""
@@ -269,11 +272,15 @@ class Registry:
         holding = self._by_subject.get(subject)
         return list(holding.key_ids) if holding is not None else []
 
-    def judge(self, state: KeyState, now: float) -> tuple[list[Exchange], list[Exchange]]:
+    def judge(
+        self, state: KeyState, now: float, surplus: Surplus | None = None
+    ) -> tuple[list[Exchange], list[Exchange]]:
         """Hold a key's exchanges against its fresh state: (those that end, those that may go on).
 
         A state overtaken by news says nothing about an exchange that was opened, or confirmed, on a later one.
+        `surplus`: one dictionary for all the keys of a round, so that a tree is not counted again for each of its keys.
         """
+        surplus = {} if surplus is None else surplus
         overtaken = not self._news.is_current(state.read_sequence, state.subjects)
         judged = [
             exchange
@@ -282,7 +289,7 @@ class Registry:
         ]
         for exchange in judged:
             exchange.ended = self._find_fault(exchange, state, now)
-        self._end_surplus([exchange for exchange in judged if exchange.ended is None], state)
+        self._end_surplus([exchange for exchange in judged if exchange.ended is None], state, surplus)
         confirmed = [exchange for exchange in judged if exchange.ended is None]
         for exchange in confirmed:
             if state.read_at >= exchange.principal.read_at:
@@ -292,7 +299,7 @@ class Registry:
             self._note_deadline(exchange.principal)  # it may have moved
         return [exchange for exchange in judged if exchange.ended is not None], confirmed
 
-    def _end_surplus(self, live: list[Exchange], state: KeyState) -> None:
+    def _end_surplus(self, live: list[Exchange], state: KeyState, surplus: Surplus) -> None:
         """What is beyond a limit of the lineage ends, the newest first: what is left is what had been let in, had the
         limit always been there, and whoever has worked the longest has the most to lose."""
         if not live:
@@ -300,7 +307,10 @@ class Registry:
         principal = state.get_principal(live[0].principal.secret_version, self._rights)
         for kind, reason in EXCEEDED.items():
             for key_id, limit in find_limits(principal.constrained, kind):
-                first = self._find_surplus(key_id, kind, limit)
+                limited = key_id, kind, limit
+                if limited not in surplus:
+                    surplus[limited] = self._find_surplus(*limited)
+                first = surplus[limited]
                 if first is not None:
                     for exchange in live:
                         if exchange.kind == kind and exchange.number >= first:

@@ -18,7 +18,7 @@ from proxy.keys.record import KeyRecord
 from proxy.limits import FEWEST_SWEPT, Gate, Kind, check_address
 from proxy.memory import KeyState
 from proxy.news import News
-from proxy.sessions import Exchange
+from proxy.sessions import Exchange, Surplus
 from tests.records import find_rights, form_key_id, make_ancestor, make_record
 from tests.registry_desk import Desk
 
@@ -290,6 +290,16 @@ def test_a_lowered_limit_of_the_root_ends_the_newest_of_the_whole_tree(desk: Des
     tree = make_tree(root=limit(max_streams=3))
     for record in tree.values():
         desk.judge(desk.read(record))
+    assert [one.ended for one in held] == [None] * 3 + [Reason.STREAMS_EXCEEDED] * 3
+
+
+def test_in_one_round_a_tree_is_counted_once(desk: Desk) -> None:
+    tree = make_tree()
+    held = [desk.open(tree[name]) for name in ("a", "b", "c", "a", "root", "b")]
+    surplus: Surplus = {}
+    for record in make_tree(root=limit(max_streams=3)).values():
+        desk.registry.judge(desk.read(record), desk.clock.boot(), surplus)
+    assert surplus == {(tree["root"].id, "stream", 3): held[3].number}
     assert [one.ended for one in held] == [None] * 3 + [Reason.STREAMS_EXCEEDED] * 3
 
 

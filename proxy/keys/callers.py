@@ -5,7 +5,8 @@ may have been revoked, narrowed or rotated, and an owner disabled or lowered: th
 that what is judged by them stays true until the change is committed.
 
 Locks are taken from the root of a tree downwards, owners after keys, as revocation's cascade does: nobody waits for
-somebody who waits for them.
+somebody who waits for them. They exclude each other, because those that share pass whoever waits for an exclusive one:
+a few requests at once, refused in the end, would hold a revocation off for as long as they were repeated.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from proxy.keys.rights import ADMIN_ROLE, Caller, CallerError, form_caller_of_cl
 from proxy.keys.store import read_records
 from proxy.policy import Policy
 
-HOLD_KEYS = "SELECT FROM api_keys WHERE id = ANY($1::text[]) ORDER BY array_position($1::text[], id) FOR SHARE"
+HOLD_KEYS = "SELECT FROM api_keys WHERE id = ANY($1::text[]) ORDER BY array_position($1::text[], id) FOR NO KEY UPDATE"
 HOLD_KEY = "SELECT FROM api_keys WHERE id = $1 FOR NO KEY UPDATE"
 HOLD_OWNERS = """
 SELECT FROM owners WHERE id = ANY($1::uuid[]) OR id IN (SELECT owner_id FROM api_keys WHERE id = ANY($2::text[]))
- ORDER BY id FOR SHARE
+ ORDER BY id FOR NO KEY UPDATE
 """
 READ_OWNER = (
     "SELECT id::text, tenant_id, issuer, subject, tier, disabled_at IS NOT NULL AS disabled, version FROM owners"

@@ -54,6 +54,7 @@ from proxy.keys.store import (
     DURABLY,
     FACTS,
     MAX_ANCESTORS,
+    TREE_SECONDS,
     KeyConflictError,
     KeySummary,
     NewKey,
@@ -263,7 +264,7 @@ class KeyChanges:
                 await also(case.connection, summary)
             return RotatedKey(summary, token.text, ended)
 
-        return await self._change(caller, key_id, "rotate", policy, rotate)
+        return await self._change(caller, key_id, "rotate", policy, rotate, TREE_SECONDS if compromised else None)
 
     async def revoke(self, caller: Caller, key_id: str, policy: Policy, *, reason: str | None = None) -> KeySummary:
         """End the key and all that was made by it, for good. Revoking twice changes nothing."""
@@ -272,7 +273,7 @@ class KeyChanges:
             await revoke_row(case.connection, case.key.id, actor=case.caller.actor, reason=reason)
             return await _get_summary(case)
 
-        return await self._change(caller, key_id, "revoke", policy, revoke)
+        return await self._change(caller, key_id, "revoke", policy, revoke, TREE_SECONDS)
 
     async def _hash(self, secret: str) -> str:
         """Of the pool, changes take one place at most: the others verify, however much is changed."""
@@ -280,15 +281,16 @@ class KeyChanges:
             return await self._hasher.hash(secret)
 
     async def _change(
-        self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[_Case], Awaitable[T]]
-    ) -> T:
+        self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[_Case], Awaitable[T]],
+        timeout_seconds: float | None = None,
+    ) -> T:  # fmt: skip
         check_action(caller, action)
 
         async def work(connection: Connection) -> T:
             await connection.execute(DURABLY)
             return await change(await _open_case(connection, caller, _parse_id(key_id), action, policy))
 
-        return await self._database.transact(work)
+        return await self._database.transact(work, timeout_seconds=timeout_seconds)
 
 
 async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> KeyRecord:

@@ -11,6 +11,7 @@ from typing import Final
 
 from proxy.database import Connection
 from proxy.identity import KeyId
+from proxy.keys.store import TREE_SECONDS
 from proxy.keys.token import Token, fast_tag
 
 KEPT_SECRETS: Final = 16  # newest ones, so that a replay is told from a wrong secret; each is read with its key
@@ -56,5 +57,5 @@ async def replace_secret(
 async def end_descendants(connection: Connection, key_id: KeyId, actor: str) -> int:
     """Revoke whatever a compromised key has made, for good; how many that were."""
     ended = int(await connection.fetchval(COUNT_DESCENDANTS, key_id))
-    await connection.execute(END_DESCENDANTS, key_id, actor)
+    await connection.execute(END_DESCENDANTS, key_id, actor, timeout=TREE_SECONDS)
     return ended

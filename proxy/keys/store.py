@@ -185,9 +185,11 @@ class KeyStore:
             await connection.execute(DURABLY)
             return await revoke_row(connection, key_id, actor=actor, reason=reason)
 
-        return await self._database.transact(revoke)
+        return await self._database.transact(revoke, timeout_seconds=TREE_SECONDS)
 
 
+# What ends with a key may be many: 10,000 took 0.9 s (measured), and of all statements this one has to get through.
+TREE_SECONDS = 60.0
 # A revocation that a failover may lose is not a revocation; nor is any other narrowing.
 DURABLY = "SET LOCAL synchronous_commit = on"
 
@@ -230,7 +232,7 @@ async def revoke_row(connection: Connection, key_id: str, *, actor: str, reason:
     changed = await connection.fetchrow(
         "UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = $3"
         " WHERE id = $1 AND status <> 'revoked' RETURNING id",
-        key_id, actor, reason,
+        key_id, actor, reason, timeout=TREE_SECONDS,
     )  # fmt: skip
     if changed:
         await _audit(connection, actor, "revoke", key_id, after={"status": "revoked", "reason": reason})

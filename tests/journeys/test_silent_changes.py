@@ -242,7 +242,7 @@ async def take_backup(stage: Stage, tmp_path: Path) -> Backup:
 async def take_backup_of_rows(stage: Stage, tmp_path: Path) -> Backup:
     """Of the rows alone, to be copied in past every trigger; `ENABLE TRIGGER ALL` then leaves none ALWAYS."""
     tables = ("owners", "api_keys", "api_key_secrets", "legacy_digests")
-    backup = Backup(stage, tmp_path / "rows.sql", f"TRUNCATE {', '.join(tables)}")
+    backup = Backup(stage, tmp_path / "rows.sql", f"TRUNCATE {', '.join(tables)} CASCADE")  # sign-ins go, too
     chosen = [f"--table={name}" for name in (*tables, "aegis_versions")]
     await run_postgres_tool(
         "pg_dump", "--data-only", "--disable-triggers", *chosen, "-f", backup.path, stage.database_url

@@ -9,8 +9,14 @@ import asyncpg
 import pytest
 
 from proxy.clock import SystemClock
+from proxy.database import Database
+from proxy.errors import DatabaseError
+from proxy.identity import KeyId
+from proxy.keys.callers import hold, renew
 from proxy.keys.hashing import Hasher
 from proxy.keys.minting import MintedKey
+from proxy.keys.rights import CallerError, form_caller_of_key
+from proxy.keys.store import KeyStore
 from proxy.news import EVERYTHING
 from tests.hostile_origin import HostileOrigin, Peer
 from tests.races.barriers import connect_client, put_to_sleep, tally_answers
@@ -181,3 +187,56 @@ async def test_a_revocation_sent_while_a_child_is_being_minted_waits_for_it_and_
     assert child.status == "revoked"
     await revoking.close()
     await minting.close()
+
+
+async def test_a_revocation_that_waits_is_not_passed_by_changes_that_come_later(stage: Stage) -> None:
+    """A key that changes its child again and again holds its own rows each time: were they only shared, the changes
+    that come while a revocation waits would be let in before it, for as long as they come."""
+    parent = await stage.mint("full-access", tier="enterprise")
+    caller = form_caller_of_key(
+        (await stage.store.read_keys([KeyId(parent.summary.id)]))[KeyId(parent.summary.id)], stage.policy
+    )
+    first, revoking, later = [await asyncpg.connect(stage.database_url) for _ in range(3)]
+    transaction = first.transaction()
+    await transaction.start()
+    await hold(first, caller, None)
+    updating = asyncio.create_task(
+        revoking.execute("UPDATE api_keys SET status = 'revoked' WHERE id = $1", parent.summary.id)
+    )
+    await wait_for_lock(stage, revoking)
+    behind = later.transaction()
+    await behind.start()
+    holding = asyncio.create_task(hold(later, caller, None))
+    await wait_for_lock(stage, later)
+    await transaction.commit()
+    await updating
+    await holding
+    with pytest.raises(CallerError):
+        await renew(later, caller, stage.policy)
+    await behind.rollback()
+    for connection in (first, revoking, later):
+        await connection.close()
+
+
+async def test_a_revocation_outlasts_what_other_statements_are_given(stage: Stage) -> None:
+    """Its tree may be large. What it waits for here is a lock."""
+    key = await stage.mint()
+    blocking = await asyncpg.connect(stage.database_url)
+    transaction = blocking.transaction()
+    await transaction.start()
+    await blocking.execute("SELECT FROM api_keys WHERE id = $1 FOR NO KEY UPDATE", key.summary.id)
+    async with Database.open(
+        stage.database_url, min_size=2, max_size=2, connect_timeout_seconds=10, query_timeout_seconds=0.3
+    ) as impatient:
+        revoking = asyncio.create_task(KeyStore(impatient).revoke_key(key.summary.id, actor="test"))
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not await stage.database.fetch("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                pass
+        with pytest.raises(DatabaseError):
+            await impatient.fetch("SELECT pg_sleep(60)")  # given up: as long has the revocation waited
+        assert not revoking.done()
+        await transaction.commit()
+        summary = await revoking
+    assert summary is not None
+    assert summary.status == "revoked"
+    await blocking.close()
