@@ -51,10 +51,7 @@ UNCONFIRMED = 6
 def mint_key(
     name: Annotated[str, typer.Option(help="What the key is for, 1 to 64 characters.")],
     owner: Annotated[str, typer.Option(help="Whose key it is.")],
-    tenant: Annotated[
-        str | None,
-        typer.Option(help="The owner's tenant. Default: 'default', or that of an owner of an identity provider."),
-    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="The owner's tenant, for a new owner. Default: 'default'.")] = None,
     tier: Annotated[str | None, typer.Option(help="The owner's tier, for a new owner. Default: the policy's.")] = None,
     preset: Annotated[str | None, typer.Option(help="read-only, execution, developer or full-access.")] = None,
     scope: Annotated[

@@ -17,7 +17,7 @@ import asyncpg
 
 from proxy.database import Connection, Database
 from proxy.errors import ProxyError
-from proxy.identity import LOCAL_ISSUER, KeyId, Owner, OwnerId
+from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 from proxy.keys.last_uses import COLUMNS, LastRefusal, LastUse, form_last_uses
 from proxy.keys.record import Ancestor, KeyRecord, Secret, form_date
@@ -253,12 +253,7 @@ def naming(owner: str, name: str) -> Iterator[None]:
 async def _find_or_make_owner(
     connection: Connection, issuer: str, subject: str, tenant: str | None, tier: str | None, default_tier: str
 ) -> str:
-    """The owner's id. The table's tier and tenant are the truth: a differing request is an error, never a change.
-
-    Without a tenant, a local owner is the one of the default tenant: nobody else's takes the name for theirs.
-    """
-    if issuer == LOCAL_ISSUER:
-        tenant = tenant or "default"
+    """The owner's id. The table's tier and tenant are the truth: a differing request is an error, never a change."""
     await connection.execute(
         "INSERT INTO owners (tenant_id, issuer, subject, tier) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         tenant or "default", issuer, subject, tier or default_tier,

@@ -243,15 +243,6 @@ async def test_an_owners_tenant_and_tier_are_never_changed_by_minting(
     assert (same.tenant, same.tier) == ("default", "pro")
 
 
-async def test_a_local_owner_of_another_tenant_is_not_minted_for_unawares(store: KeyStore, database: Database) -> None:
-    await insert(store, form_key(), tenant="acme")
-    before = await count_everything(database)
-    with pytest.raises(KeyConflictError, match="owner ada has tenant 'acme', not 'default'"):
-        await insert(store, form_key("key000000002", "other"))
-    assert await count_everything(database) == before
-    assert (await insert(store, form_key("key000000003", "third"), tenant="acme")).tenant == "acme"
-
-
 async def test_the_same_subject_of_another_issuer_is_another_owner(store: KeyStore, database: Database) -> None:
     await insert(store, form_key())
     other = await store.insert_key(
