@@ -23,13 +23,14 @@ help: ## list these targets
 run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
 	@$(BIN)/aegis-proxy demo
 
-# A worker for each processor. Faults measure how long something lasts, and have the machine to themselves.
+# A worker for each processor. What rests on leases of half a second has the machine to itself.
+ALONE := tests/faults tests/journeys tests/races
 test: $(STAMPS)/dev ## run the test suite (TESTS=path narrows it)
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --ignore=tests/faults
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 endif
 
 test-browser: $(STAMPS)/dev ## try the page in a real Chromium, which is installed where root may (pictures: .venv/pictures)

@@ -119,7 +119,10 @@ def test_every_fact_of_a_key_has_its_line(monkeypatch: pytest.MonkeyPatch, capsy
     ]
 
 
-def test_what_became_of_a_key_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_became_of_a_key_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     use = LastUse(MOMENT, "192.0.2.1", "agent/1.0 \x1b[2J", "aegis.workflow.run", 17)
     refusal = LastRefusal(MOMENT, "message_denied")
     print_key(

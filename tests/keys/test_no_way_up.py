@@ -125,7 +125,7 @@ class World:
         records = await self.stage.store.read_keys(self.keys)
         near = [
             record.id
-            for record in records.values()
+            for record in map(records.__getitem__, self.keys)  # in their order: the same seed takes the same walk
             if record.owner.id == caller.owner.id and (caller.key_id is None or caller.key_id in record.lineage[1:])
         ]
         return self.chance.choice(near or self.keys)
