@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,7 @@ class Assets:
         return f"{self.base}/{name}"
 
 
+@cache
 def read_assets() -> Assets:
     """As they were installed."""
     files = {path.name: Asset(path.read_bytes(), TYPES[path.suffix]) for path in sorted(FOLDER.iterdir())}

@@ -6,13 +6,14 @@ All templates are read once, at start, so that a fault in one of them shows ther
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from proxy.client_setups import CLIENTS, ClientSetup, form_environment, form_setup
 from proxy.console import pages
-from proxy.console.assets import Assets
+from proxy.console.assets import Assets, read_assets
 from proxy.policy.scopes import show
 
 ROOT: Final = "/settings/api-keys"
@@ -49,6 +50,12 @@ class Renderer:
     def render(self, template: str, **values: object) -> str:
         """One whole page."""
         return self._environment.get_template(template).render(values)
+
+
+@cache  # it takes 0.15 s of an event loop, which may have another proxy to serve
+def open_renderer() -> Renderer:
+    """The process' own."""
+    return Renderer(read_assets())
 
 
 def list_setups(base_url: str) -> list[ClientSetup]:

@@ -22,7 +22,7 @@ from proxy.challenges import form_answer, get_title
 from proxy.console.assets import Assets
 from proxy.console.page_headers import HEADERS
 from proxy.console.pages import find_actions, find_one_workflow, find_unused, form_chart, measure_grace
-from proxy.console.rendering import ROOT, Renderer
+from proxy.console.rendering import ROOT, open_renderer
 from proxy.console.sign_in import SignInDesk
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
@@ -70,7 +70,7 @@ class Console:
         self._sign_ins = sign_ins
         self._assets = assets
         self._desk = desk
-        self._renderer = Renderer(assets)
+        self._renderer = open_renderer()
         self._base_url = base_url.rstrip("/") if base_url else None
         self._now = now
 
