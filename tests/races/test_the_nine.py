@@ -39,6 +39,8 @@
 | 9 a child minted as its parent is revoked | tests/races/test_trust_and_lineage.py::test_a_child_minted_while_its_parent_is_being_revoked_waits_for_it_and_is_refused | proxy/migrations/0003_handles.sql | `FOR SHARE` of the parent before a child is inserted |
 | | tests/races/test_trust_and_lineage.py::test_a_revocation_sent_while_a_child_is_being_minted_waits_for_it_and_takes_it_along | proxy/migrations/0001_keys.sql | the cascade |
 | | tests/keys/test_record.py::test_every_ancestor_has_to_be_active | proxy/keys/record.py:_lineage | every ancestor must be active, whatever the child's own row says |
+| | tests/races/test_trust_and_lineage.py::test_a_revocation_that_waits_is_not_passed_by_changes_that_come_later | proxy/keys/callers.py:hold | locks that exclude each other, and so queue |
+| | tests/races/test_trust_and_lineage.py::test_a_revocation_outlasts_what_other_statements_are_given | proxy/keys/store.py:revoke_row | a deadline of its own |
 """  # noqa: E501 - a table
 
 from __future__ import annotations
