@@ -11,7 +11,6 @@ from functools import cache
 import orjson
 
 from proxy import __version__
-from proxy.console.assets import read_assets
 from proxy.console.cookies import Cookies, Mark
 from proxy.console.links import Links
 from proxy.console.sign_in import DeskRules, SignInDesk
@@ -99,7 +98,6 @@ def build_back_office(
         management=management,
         sign_ins=sign_ins,
         desk=desk,
-        assets=read_assets(),
         base_url=settings.server.public_url,
         now=heart.clock.wall,
     )

@@ -346,6 +346,8 @@ class FrontDoor:
     # Say no.
 
     def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+        if self.console is not None and passage.target and self.console.shows(request.method, passage.target.path):
+            return self.console.refuse(refusal, request, passage)
         route = passage.match.route if passage.match else None
         if refusal.rpc_id is None:
             refusal.rpc_id = passage.rpc_id

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cache
-from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from proxy.client_setups import CLIENTS, ClientSetup, form_environment, form_setup
 from proxy.console import pages
 from proxy.console.assets import Assets, read_assets
+from proxy.console.sign_in_pages import ROOT, SETTINGS
 from proxy.policy.scopes import show
-
-ROOT: Final = "/settings/api-keys"
 
 
 class Renderer:
     """One instance per process."""
 
     def __init__(self, assets: Assets) -> None:
+        self._assets = assets
         self._environment = Environment(
             loader=PackageLoader("proxy.console"),
             autoescape=True,
@@ -31,7 +30,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.globals.update(root=ROOT, asset=assets.locate, list_setups=list_setups)
+        self._environment.globals.update(list_setups=list_setups)
         self._environment.filters.update(
             actor=pages.tell_actor,
             changes=pages.list_changes,
@@ -47,9 +46,14 @@ class Renderer:
         for name in self._environment.list_templates():
             self._environment.get_template(name)
 
-    def render(self, template: str, **values: object) -> str:
-        """One whole page."""
-        return self._environment.get_template(template).render(values)
+    def render(self, template: str, prefix: str, **values: object) -> str:
+        """One whole page. `prefix`: what browsers write before our paths."""
+
+        def asset(name: str) -> str:
+            return prefix + self._assets.locate(name)
+
+        places = {"root": prefix + ROOT, "settings": prefix + SETTINGS, "asset": asset}
+        return self._environment.get_template(template).render(values | places)
 
 
 @cache  # it takes 0.15 s of an event loop, which may have another proxy to serve

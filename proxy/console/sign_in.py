@@ -30,7 +30,15 @@ from proxy.console.cookies import (
 from proxy.console.forms import check_same_site, read_form, settle_onward
 from proxy.console.links import Links
 from proxy.console.page_headers import HEADERS as PAGE_HEADERS
-from proxy.console.sign_in_pages import CALLBACK, LINK, SIGN_OUT, START, form_onward_page, form_sign_in_page
+from proxy.console.sign_in_pages import (
+    CALLBACK,
+    LINK,
+    SIGN_OUT,
+    START,
+    find_prefix,
+    form_onward_page,
+    form_sign_in_page,
+)
 from proxy.console.sign_in_pages import SIGN_IN as SIGN_IN_PATH
 from proxy.console.signed_in import SignIns
 from proxy.credentials import PresentedCredential, parse_bearer
@@ -88,6 +96,7 @@ class SignInDesk:
         self._sign_ins = sign_ins
         self._callers = callers
         self._cookies = cookies
+        self._prefix = find_prefix(rules.public_url)
         self._rules = replace(rules, bodies=replace(rules.bodies, max_body_bytes=MAX_BODY_BYTES))
         self._weigh = weigh
         self._check = check
@@ -103,10 +112,7 @@ class SignInDesk:
         try:
             return await self._answer(request, target, passage)
         except Refusal as refused:
-            refusal = self._weigh(refused, passage.address)
-            passage.ended = refusal.reason
-            self._note_refusal(passage, refusal)
-            return self._show_refusal(refusal, request, passage)
+            return self._show_refusal(refused, request, passage, settle_onward(None))
 
     async def _answer(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         allowed = METHODS[target.path]
@@ -114,7 +120,7 @@ class SignInDesk:
             detail = f"This path takes {', '.join(allowed)}."
             raise RequestError(Reason.METHOD_NOT_ALLOWED, detail, data={"allow": list(allowed)})
         if target.path == START:
-            return await self._send_to_provider(settle_onward(_find_member(target, "next")))
+            return await self._send_to_provider(request, passage, settle_onward(_find_member(target, "next")))
         if target.path == CALLBACK:
             return await self._come_back(request, target, passage)
         if target.path == LINK:
@@ -124,39 +130,54 @@ class SignInDesk:
         check_same_site(request.headers, self._rules.public_url)
         _find_member(target)
         members = read_form(request.headers, await read_body(request, self._rules.bodies))
-        self._check_csrf(request, SIGN_IN if target.path == SIGN_OUT else FORM, members.get("csrf", ""))
         if target.path == SIGN_OUT:
+            self._check_csrf(request, SIGN_IN, members.get("csrf", ""))
             cleared = await self._sign_ins.close(request, everywhere="everywhere" in members)
-            return _redirect(SIGN_IN_PATH, cleared)
-        caller = await self._find_key_holder(members.get("key", ""), passage)
-        opened = await self._sign_ins.open(caller, request)
-        return _redirect(settle_onward(members.get("next")), opened, self._cookies.clear(FORM))
+            return self._redirect(SIGN_IN_PATH, cleared)
+        return await self._take_key(request, passage, members)
 
-    async def _send_to_provider(self, onward: str) -> web.Response:
+    async def _take_key(self, request: web.BaseRequest, passage: Passage, members: Mapping[str, str]) -> web.Response:
+        """Whoever fails may try again, and gets where they wanted to go."""
+        onward = settle_onward(members.get("next"))
+        try:
+            self._check_csrf(request, FORM, members.get("csrf", ""))
+            caller = await self._find_key_holder(members.get("key", ""), passage)
+            opened = await self._sign_ins.open(caller, request)
+        except Refusal as refused:
+            return self._show_refusal(refused, request, passage, onward)
+        return self._redirect(onward, opened, self._cookies.clear(FORM))
+
+    async def _send_to_provider(self, request: web.BaseRequest, passage: Passage, onward: str) -> web.Response:
         """With a cookie that is sent along when the browser comes back from there, as a Strict one would not be."""
         provider, page = self._require_provider()
-        base = (await provider.get_metadata()).authorization_url
-        if base is None:
-            raise UnavailableError(
-                Reason.PROVIDER_UNREACHABLE, "The identity provider has no page to sign in at.", retry_after_seconds=10
-            )
+        try:
+            base = (await provider.get_metadata()).authorization_url
+            if base is None:
+                detail = "The identity provider has no page to sign in at."
+                raise UnavailableError(Reason.PROVIDER_UNREACHABLE, detail, retry_after_seconds=10)
+        except Refusal as refused:
+            return self._show_refusal(refused, request, passage, onward)
         value = secrets.token_urlsafe(RANDOM_BYTES)
         cookie = self._cookies.write(FLOW, value, seconds=BRIEF_SECONDS, same_site="Lax")
-        return _redirect(form_authorization_url(base, page, value, onward), cookie)
+        return _form_redirect(form_authorization_url(base, page, value, onward), cookie)
 
     async def _come_back(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         """Whoever signed in at the provider, in the browser that was sent there."""
         provider, page = self._require_provider()
         members = parse_query(target.query, CALLBACK_MEMBERS)
         value = self._cookies.find(request.headers, FLOW)
-        code, onward = read_code(members, value, provider.issuer)
+        code, wanted = read_code(members, value, provider.issuer)
+        onward = settle_onward(wanted)
         assert value is not None, "else there is no state it could have matched"
-        self._check(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
-        claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
-        check_flow(claims, page, value)
-        caller = _require_manager(await self._ask(self._callers.find_owner(claims)))
-        opened = await self._sign_ins.open(caller, request)
-        return _form_page(form_onward_page(settle_onward(onward)), cookies=(opened, self._cookies.clear(FLOW)))
+        try:
+            self._check(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
+            claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
+            check_flow(claims, page, value)
+            caller = _require_manager(await self._ask(self._callers.find_owner(claims)))
+            opened = await self._sign_ins.open(caller, request)
+        except Refusal as refused:
+            return self._show_refusal(refused, request, passage, onward)
+        return self._lead_on(onward, opened, self._cookies.clear(FLOW))
 
     async def _follow_link(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         """Whoever has it from the one that made it. Another site's link would sign a visitor in as somebody else."""
@@ -167,7 +188,7 @@ class SignInDesk:
         passage.key_id = taken[0]
         caller = await self._ask(self._callers.find_key_again(*taken, passage.address))
         opened = await self._sign_ins.open(_require_manager(caller), request)
-        return _form_page(form_onward_page(settle_onward(None)), cookies=(opened,))
+        return self._lead_on(settle_onward(None), opened)
 
     def _require_provider(self) -> tuple[IdentityProvider, ProviderPage]:
         if self._provider is None or self._rules.page is None:
@@ -203,18 +224,29 @@ class SignInDesk:
         """With a cookie that this form alone is bound to; one that is there already goes on, for other tabs."""
         value = self._cookies.find(request.headers, FORM) or secrets.token_urlsafe(RANDOM_BYTES)
         provider = self._rules.page is not None
-        text = form_sign_in_page(csrf=derive_csrf(value), onward=onward, provider=provider, fault=fault)
+        text = form_sign_in_page(
+            prefix=self._prefix, csrf=derive_csrf(value), onward=onward, provider=provider, fault=fault
+        )
         return _form_page(text, status, [self._cookies.write(FORM, value, seconds=BRIEF_SECONDS)])
 
-    def _show_refusal(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+    def _show_refusal(self, refused: Refusal, request: web.BaseRequest, passage: Passage, onward: str) -> web.Response:
+        refusal = self._weigh(refused, passage.address)
+        passage.ended = refusal.reason
+        self._note_refusal(passage, refusal)
         answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)
-        response = self._show_form(request, settle_onward(None), refusal.detail, answer.status)
+        response = self._show_form(request, onward, refusal.detail, answer.status)
         for name in ("Retry-After", "Allow", "X-Request-Id"):
             if name in answer.headers:
                 response.headers[name] = answer.headers[name]
         if answer.close or not request.content.is_eof():
             response.force_close()  # what was not read must not be taken for the next request
         return response
+
+    def _lead_on(self, onward: str, *cookies: str) -> web.Response:
+        return _form_page(form_onward_page(onward, self._prefix), cookies=cookies)
+
+    def _redirect(self, place: str, *cookies: str) -> web.Response:
+        return _form_redirect(self._prefix + place, *cookies)
 
 
 def _form_page(text: str, status: int = 200, cookies: Iterable[str] = ()) -> web.Response:
@@ -241,7 +273,7 @@ def _find_member(target: Target, *names: str) -> str | None:
     return next(iter(members.values()), None)
 
 
-def _redirect(place: str, *cookies: str) -> web.Response:
+def _form_redirect(place: str, *cookies: str) -> web.Response:
     response = web.Response(status=303, headers={**HEADERS, "Location": place})
     for cookie in cookies:
         response.headers.add("Set-Cookie", cookie)

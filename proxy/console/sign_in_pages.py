@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from html import escape
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-ROOT: Final = "/settings/api-keys"
-SIGN_IN: Final = "/settings/sign-in"
+SETTINGS: Final = "/settings"
+ROOT: Final = f"{SETTINGS}/api-keys"
+SIGN_IN: Final = f"{SETTINGS}/sign-in"
 START: Final = f"{SIGN_IN}/start"
 CALLBACK: Final = f"{SIGN_IN}/callback"
 LINK: Final = f"{SIGN_IN}/link"
-SIGN_OUT: Final = "/settings/sign-out"
-STATIC: Final = "/settings/static"  # what stands there by its plain name is always the newest
+SIGN_OUT: Final = f"{SETTINGS}/sign-out"
+STATIC: Final = f"{SETTINGS}/static"  # what stands there by its plain name is always the newest
 FRAME: Final = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -33,17 +34,23 @@ FRAME: Final = """<!doctype html>
 """
 
 
-def form_sign_in_page(*, csrf: str, onward: str, provider: bool, fault: str | None = None) -> str:
+def find_prefix(public_url: str | None) -> str:
+    """What browsers write before the paths of ours; whoever stands before us takes it away again."""
+    path = urlsplit(public_url or "").path.strip("/")
+    return f"/{path}" if path else ""
+
+
+def form_sign_in_page(*, prefix: str, csrf: str, onward: str, provider: bool, fault: str | None = None) -> str:
     """`onward`: where to go then; `provider`: whether one can sign in there; `fault`: why it did not work."""
     told = f'<p class="notice bad" role="alert">{escape(fault)}</p>\n' if fault is not None else ""
     there = (
-        f'<p><a class="button primary" href="{START}?{escape(urlencode({"next": onward}))}">'
+        f'<p><a class="button primary" href="{escape(prefix)}{START}?{escape(urlencode({"next": onward}))}">'
         "Sign in with your account</a></p>\n"
         if provider
         else ""
     )
     form = (
-        f'<form class="card stack" method="post" action="{SIGN_IN}">\n'
+        f'<form class="card stack" method="post" action="{escape(prefix)}{SIGN_IN}">\n'
         f'<input type="hidden" name="csrf" value="{escape(csrf)}">\n'
         f'<input type="hidden" name="next" value="{escape(onward)}">\n'
         '<div class="field"><label for="key">API key that may manage keys</label>\n'
@@ -52,15 +59,15 @@ def form_sign_in_page(*, csrf: str, onward: str, provider: bool, fault: str | No
         '<p class="note">One that holds rights such as key:list. The sign-in holds no more than the key does, and ends'
         " with it.</p></div>\n<button>Sign in</button>\n</form>\n"
     )
-    return FRAME.format(static=STATIC, title="Sign in", head="", body=told + there + form)
+    return FRAME.format(static=escape(prefix) + STATIC, title="Sign in", head="", body=told + there + form)
 
 
-def form_onward_page(onward: str) -> str:
+def form_onward_page(onward: str, prefix: str) -> str:
     """Goes on by itself. A redirect would not do: coming from another site, a browser sends no Strict cookie along with
     it, and with what a page of ours asks for it does."""
-    place = escape(onward)
+    place = escape(prefix + onward)
     return FRAME.format(
-        static=STATIC,
+        static=escape(prefix) + STATIC,
         title="Signed in",
         head=f'<meta http-equiv="refresh" content="0; url={place}">\n',
         body=f'<p><a href="{place}">Go on</a></p>\n',

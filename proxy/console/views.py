@@ -19,11 +19,12 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from proxy.challenges import form_answer, get_title
-from proxy.console.assets import Assets
+from proxy.console.assets import read_assets
 from proxy.console.page_headers import HEADERS
 from proxy.console.pages import find_actions, find_one_workflow, find_unused, form_chart, measure_grace
-from proxy.console.rendering import ROOT, open_renderer
+from proxy.console.rendering import open_renderer
 from proxy.console.sign_in import SignInDesk
+from proxy.console.sign_in_pages import ROOT, SETTINGS, SIGN_IN, STATIC, find_prefix
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
@@ -37,8 +38,7 @@ from proxy.recording import MANAGEMENT, PLAIN, Passage
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-API: Final = "/settings"  # what stands below it under /v1 is the management API's
-SIGN_IN: Final = "/settings/sign-in"
+API: Final = f"{SETTINGS}/v1/"  # what stands below it is the management API's
 NEW: Final = f"{ROOT}/new"  # no id of a key is as short
 CONNECT: Final = f"{ROOT}/connect"
 _KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})", re.ASCII)
@@ -61,26 +61,30 @@ class Console:
         *,
         management: Management,
         sign_ins: SignIns,
-        assets: Assets,
         desk: SignInDesk | None = None,
         base_url: str | None,
         now: Callable[[], float],
     ) -> None:
         self._management = management
         self._sign_ins = sign_ins
-        self._assets = assets
+        self._assets = read_assets()
         self._desk = desk
         self._renderer = open_renderer()
         self._base_url = base_url.rstrip("/") if base_url else None
+        self._prefix = find_prefix(base_url)
         self._now = now
 
     def serves(self, path: str) -> bool:
         """Whether a path is this room's to answer, with a refusal at least."""
         return is_console(path)
 
+    def shows(self, method: str, path: str) -> bool:
+        """Whether a browser asks for a page there, and is to read a refusal as one."""
+        return method == "GET" and is_console(path) and not path.startswith((API, f"{STATIC}/"))
+
     async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.StreamResponse:
         """Answer one request. Raises Refusal where no page was asked for."""
-        if target.path.startswith(f"{API}/v1/"):
+        if target.path.startswith(API):
             return await self._pass_on(request, target, passage)
         if self._desk is not None and self._desk.serves(target.path):
             return await self._desk.serve(request, target, passage)
@@ -94,7 +98,7 @@ class Console:
         try:
             return await self._show(request, target, passage)
         except Refusal as refusal:
-            return self._refuse(refusal, request, passage)
+            return self.refuse(refusal, request, passage)
 
     async def _pass_on(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         """The management API for whoever is signed in. Raises Refusal."""
@@ -104,19 +108,19 @@ class Console:
         token = request.headers.get("X-CSRF-Token", "").encode("utf-8", "surrogateescape")
         if not compare_digest(token, signed_in.csrf.encode()):
             raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
-        inner = replace(target, path=target.path.removeprefix(API), text=target.text.removeprefix(API))
+        inner = replace(target, path=target.path.removeprefix(SETTINGS), text=target.text.removeprefix(SETTINGS))
         return await self._management.serve(request, inner, passage, signed_in.caller)
 
     async def _show(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         _check_get(request)
-        if target.path == API:
-            return _redirect(ROOT)
+        if target.path == SETTINGS:
+            return self._redirect(ROOT)
         key = _KEY.fullmatch(target.path)
         if key is None and target.path not in (ROOT, NEW, CONNECT):
             raise RequestError(Reason.ROUTE_UNKNOWN, "There is no such page. Addresses of keys end with the key's id.")
         signed_in = await self._sign_ins.find_signed_in(request)
         if signed_in is None:
-            return _redirect(f"{SIGN_IN}?{urlencode({'next': target.text})}")
+            return self._redirect(f"{SIGN_IN}?{urlencode({'next': target.text})}")
         base_url = self._base_url or f"http://{request.headers['Host']}"
         if target.path == CONNECT:
             return self._render("connect.html", signed_in, place="connect", base_url=base_url)
@@ -142,8 +146,8 @@ class Console:
             presets=grantables.presets,
             titles={preset.name: preset.title for preset in grantables.presets},
             may_create=covers(caller.grants, ACTION_SCOPES["mint"]),
-            first=f"{ROOT}?{urlencode(search)}" if search else ROOT,
-            next=f"{ROOT}?{urlencode({**search, 'cursor': page.next_cursor or ''})}",
+            first=f"?{urlencode(search)}" if search else "",
+            next=f"?{urlencode({**search, 'cursor': page.next_cursor or ''})}",
         )
 
     async def _ask(
@@ -211,15 +215,22 @@ class Console:
 
     def _render(self, template: str, signed_in: SignedIn, **values: object) -> web.Response:
         now = datetime.fromtimestamp(self._now(), UTC)
-        text = self._renderer.render(template, caller=signed_in.caller, csrf=signed_in.csrf, now=now, **values)
+        text = self._renderer.render(
+            template, self._prefix, caller=signed_in.caller, csrf=signed_in.csrf, now=now, **values
+        )
         return _form_page(text)
 
-    def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
+    def _redirect(self, place: str) -> web.Response:
+        headers = {**HEADERS, "Cache-Control": "no-store", "Location": self._prefix + place}
+        return web.Response(status=303, headers=headers)
+
+    def refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
         """A refusal as a page, with the status that it has everywhere."""
         answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)
         passage.ended = refusal.reason
         text = self._renderer.render(
             "refused.html",
+            self._prefix,
             title=get_title(refusal.reason),
             detail=refusal.detail,
             request_id=passage.request_id,
@@ -236,10 +247,6 @@ class Console:
 def _form_page(text: str, status: int = 200) -> web.Response:
     headers = {**HEADERS, "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8"}
     return web.Response(body=text.encode(), status=status, headers=headers)
-
-
-def _redirect(place: str) -> web.Response:
-    return web.Response(status=303, headers={**HEADERS, "Cache-Control": "no-store", "Location": place})
 
 
 def _check_get(request: web.BaseRequest) -> None:

@@ -15,6 +15,7 @@ from proxy.database import Database
 from proxy.keys.record import Place
 from proxy.keys.rights import View
 from proxy.keys.store import SUMMARY, KeySummary, form_summary
+from proxy.keys.token import PREFIX
 
 DESCENDANTS = """k.id IN (
     WITH RECURSIVE below AS (
@@ -33,7 +34,7 @@ STATUSES: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Search:
     """Keys that meet all that is not None. `statuses`: of `STATUSES`, one at least; `text`: part of a name or an id, in
-    any case; `owner`: a subject."""
+    any case, the latter also as it is shown; `owner`: a subject."""
 
     statuses: tuple[str, ...] | None = None
     preset: str | None = None
@@ -71,10 +72,18 @@ class _Conditions:
         if search.owner is not None:
             self.add("o.subject = {0}", search.owner)
         if search.text:
-            self.add("(strpos(lower(k.name), lower({0})) > 0 OR strpos(lower(k.id), lower({0})) > 0)", search.text)
+            wanted = "(strpos(lower(k.name), lower({0})) > 0 OR strpos(lower(k.id), lower({1})) > 0)"
+            self.add(wanted, search.text, _find_id(search.text))
 
     def form(self) -> str:
         return f" WHERE {' AND '.join(self._texts)}" if self._texts else ""
+
+
+def _find_id(text: str) -> str:
+    """What of a text may be part of an id: pages and logs show ids behind the prefix of the token."""
+    shown = text.strip()
+    bare = shown[len(PREFIX) :] if shown.lower().startswith(PREFIX) else shown
+    return bare or text
 
 
 async def list_keys(

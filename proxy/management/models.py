@@ -168,7 +168,7 @@ class KeyQuery(_Input):
     limit: Limit = DEFAULT_PAGE
     cursor: Cursor | None = None
     q: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_refuse_nul)] | None = Field(
-        None, description="Part of a name or an id, in any case."
+        None, description="Part of a name or an id, in any case; of an id also as `aegis_…`."
     )
     status: Annotated[tuple[WantedStatus, ...], BeforeValidator(_split), Field(strict=False)] | None = Field(
         None, description="One or several, between commas."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -71,6 +72,19 @@ async def test_it_leads_to_the_page_that_was_asked_for_and_to_no_other_place(sta
         assert (await browser.sign_in(key.token, place)).place == HOME
         page = await browser.get(SIGN_IN)
         assert (await browser.post(SIGN_IN, {**page.hidden, "next": place, "key": key.token})).place == HOME
+
+
+async def test_whoever_fails_first_still_gets_where_they_wanted_to_go(stage: Stage, browser: Browser) -> None:
+    key = await stage.mint("full-access")
+    place = f"{HOME}/new?rights=one"
+    failed = await browser.post(
+        SIGN_IN, {**(await browser.get(f"{SIGN_IN}?next={quote(place, '')}")).hidden, "key": "x"}
+    )
+    assert (failed.status, failed.hidden["next"]) == (401, place)
+    assert (await browser.post(SIGN_IN, {**failed.hidden, "key": key.token})).place == place
+    for evil in ("https://evil.example", "//evil.example", f"{HOME}/../../evil"):
+        failed = await browser.post(SIGN_IN, {**(await browser.get(SIGN_IN)).hidden, "next": evil, "key": "x"})
+        assert (failed.status, failed.hidden["next"], "evil" in failed.text) == (401, HOME, False)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

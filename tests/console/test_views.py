@@ -152,6 +152,18 @@ async def test_what_makes_no_sense_is_refused_as_a_page(path: str, status: int, 
     assert (answer.status, answer.content_type) == (status, "text/html")
 
 
+@pytest.mark.parametrize("place", [ROOT, "/settings", f"{ROOT}/connect", "/settings/sign-in"])
+async def test_a_browser_that_brings_a_key_in_the_address_reads_a_page_without_it(place: str, visitor: Visitor) -> None:
+    key = await visitor.stage.mint("full-access")
+    answer = await visitor.send(f"{place}?q={key.token}")
+    text = await answer.text()
+    assert (answer.status, answer.content_type) == (400, "text/html")
+    assert "revoke it now" in text
+    assert key.token[20:] not in text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert (await visitor.send(f"/settings/v1/api-keys?q={key.token}")).content_type == "application/problem+json"
+
+
 async def test_pages_are_only_read(visitor: Visitor) -> None:
     await visitor.stage.mint("read-only")
     await visitor.sign_in()

@@ -10,7 +10,6 @@ from time import time
 import aiohttp
 from aiohttp import web
 
-from proxy.console.assets import read_assets
 from proxy.console.views import Console, SignedIn
 from proxy.identity import KeyId
 from proxy.keys.owners import Owners
@@ -65,7 +64,5 @@ async def visit(http: aiohttp.ClientSession, stage: Stage, upstream_url: str) ->
     """A proxy with its page, and nobody signed in yet."""
     async with stage.proxy(upstream_url) as proxy:
         visitor = Visitor(http, proxy, stage)
-        proxy.door.console = Console(
-            management=proxy.management, sign_ins=visitor, assets=read_assets(), base_url=None, now=time
-        )
+        proxy.door.console = Console(management=proxy.management, sign_ins=visitor, base_url=None, now=time)
         yield visitor

@@ -181,7 +181,9 @@ async def test_a_list_shows_what_is_looked_for(api: Api, stage: Stage) -> None:
     await stage.sql("UPDATE api_keys SET expires_at = now() WHERE id = $1", one["id"])
     for query, found in (
         ({"q": "nightLY"}, [one]), ({"q": "100%"}, [one]), ({"q": "%"}, [one]), ({"q": two["id"][3:9].lower()}, [two]),
-        ({"q": "nothing"}, []), ({"status": "disabled"}, [two]), ({"status": "expired,disabled"}, [two, one]),
+        ({"q": f"aegis_{two['id']}"}, [two]), ({"q": f" AEGIS_{one['id'][:7]} "}, [one]), ({"q": "aegis_nothing"}, []),
+        ({"q": "aegis"}, []), ({"q": "nothing"}, []), ({"status": "disabled"}, [two]),
+        ({"status": "expired,disabled"}, [two, one]),
         ({"status": "active"}, [{"id": admin.summary.id}]), ({"status": "revoked"}, []),
         ({"preset": "read-only"}, [two, one]), ({"owner": "bob"}, []), ({"owner": "ada", "q": "root"},
         [{"id": admin.summary.id}]),

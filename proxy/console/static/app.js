@@ -1,5 +1,8 @@
 // What every page does: times as the reader's own, copying, and talking to the server.
 
+/** What this browser writes before our paths: a proxy before ours may take something away. */
+export const PREFIX = new URL("../../..", import.meta.url).pathname.replace(/\/$/, "");
+export const ROOT = `${PREFIX}/settings/api-keys`;
 const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 const UNITS = [["year", 31536000], ["month", 2592000], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -18,7 +21,7 @@ export class Refused extends Error {
 export async function ask(method, path, body, headers = {}) {
   const sent = { Accept: "application/json", "X-CSRF-Token": csrf, ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
-  const answer = await send(`/settings/v1${path}`, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+  const answer = await send(`${PREFIX}/settings/v1${path}`, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said;
   if (answer.status === 401) tellEnded();
@@ -49,8 +52,8 @@ export function alarm(text) {
 }
 
 function tellEnded() {
-  const next = encodeURIComponent(location.pathname + location.search);
-  const link = make("a", { href: `/settings/sign-in?next=${next}` }, "Sign in again");
+  const next = encodeURIComponent(location.pathname.slice(PREFIX.length) + location.search);
+  const link = make("a", { href: `${PREFIX}/settings/sign-in?next=${next}` }, "Sign in again");
   const words = make("p", { className: "notice warn" }, "Your sign-in has ended, and nothing was changed. ");
   words.append(link);
   document.getElementById("alert").replaceChildren(words);

@@ -1,13 +1,12 @@
 // A new key: what it can and cannot do while one chooses, and its one sight.
 
-import { alarm, ask, make } from "./app.js";
+import { alarm, ask, make, ROOT } from "./app.js";
 import { makeWord, reveal, tellLost } from "./secret.js";
 
 const form = document.getElementById("new");
 const find = (id) => document.getElementById(id);
 const boxes = [...form.querySelectorAll(".tree input[type=checkbox]")];
 const SPANS = { "7d": 7, "30d": 30, "90d": 90, "1y": 365 };
-const ROOT = "/settings/api-keys";
 let word = makeWord();
 
 const chosen = (name) => form.elements[name].value;

@@ -1,6 +1,6 @@
 // The one sight of a key: shown whole, copied, tried, and gone when the dialog closes.
 
-import { begin, make, Refused, say, send } from "./app.js";
+import { begin, make, Refused, PREFIX, ROOT, say, send } from "./app.js";
 
 const PLACEHOLDER = "YOUR_API_KEY";
 
@@ -74,7 +74,7 @@ export function reveal({ token, id, title, question, discard }) {
 async function tryOut(secret) {
   try {
     const headers = { Authorization: `Bearer ${secret}` };
-    const answer = await send("/v1/api-keys/validate", { method: "POST", headers, credentials: "omit", cache: "no-store" });
+    const answer = await send(`${PREFIX}/v1/api-keys/validate`, { method: "POST", headers, credentials: "omit", cache: "no-store" });
     const said = await answer.json();
     if (!answer.ok) return `Refused: ${said.detail}`;
     const ends = said.expires_at ? `until ${new Date(said.expires_at).toLocaleDateString(undefined, { dateStyle: "medium" })}` : "without an end";
@@ -112,7 +112,7 @@ export function makeWord() {
 
 /** The request was done before, and its answer is lost: there is a key whose secret nobody knows. */
 export function tellLost(id, place) {
-  const link = make("a", { href: `/settings/api-keys/${id}` }, "Open it, and rotate it to get another secret");
+  const link = make("a", { href: `${ROOT}/${id}` }, "Open it, and rotate it to get another secret");
   const words = make("p", { className: "notice warn" }, "It was done, but the answer with the secret got lost on the way. ");
   words.append(link);
   place.replaceChildren(words);
