@@ -1,5 +1,6 @@
 # What one does in a checkout. Needs Python 3.11 or later with its venv module, make, and nothing else; everything is
-# installed into .venv, from the lock files, by hash. Stamp files make repeated runs instant.
+# installed into .venv (Node.js, too) and, for the TypeScript SDK, its node_modules, from the lock files, by hash. Stamp
+# files make repeated runs instant.
 
 PYTHON ?= python3
 # For `make lock` alone.
@@ -7,6 +8,8 @@ UV ?= $(or $(wildcard .venv/bin/uv),uv)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Node.js and npm are in .venv, too.
+NPM := cd sdk/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm --loglevel=error
 STAMPS := .venv/.stamps
 # The lock files hold the public hashes of every platform, whatever mirrors this machine has configured.
 COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
@@ -25,7 +28,7 @@ run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy 
 
 # A worker for each processor. What rests on leases of half a second has the machine to itself.
 ALONE := tests/faults tests/journeys tests/races
-test: $(STAMPS)/dev ## run the test suite (TESTS=path narrows it)
+test: $(STAMPS)/dev $(STAMPS)/typescript ## run the test suite (TESTS=path narrows it)
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
@@ -38,10 +41,11 @@ test-browser: $(STAMPS)/dev ## try the page in a real Chromium, which is install
 		{ echo 'error: there is no Chromium, and it cannot be installed here; on Debian: apt-get install chromium' >&2; exit 1; }
 	$(BIN)/python -m pytest -o python_files='journey_*.py' tests/browser
 
-check: $(STAMPS)/dev ## check format, lint and types
+check: $(STAMPS)/dev $(STAMPS)/typescript ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(NPM) run check
 
 faults: $(STAMPS)/dev ## run the whole fault matrix (hours; FAULT_SEEDS=20, FAULT_SEED repeats one)
 	$(BIN)/python -m pytest -s tests/faults/long_matrix.py
@@ -52,9 +56,10 @@ fuzz: $(STAMPS)/dev ## try a million bodies and a hundred thousand targets (ten 
 conformance: $(STAMPS)/conformance ## run the official MCP conformance suite, directly and through the proxy (needs npm)
 	$(BIN)/python -m tests.conformance
 
-format: $(STAMPS)/dev ## format the code and mend what lint can mend
+format: $(STAMPS)/dev $(STAMPS)/node_modules ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(NPM) run format
 
 bench: $(STAMPS)/dev ## measure, and print ratios
 	$(BIN)/python -m bench
@@ -71,19 +76,22 @@ schema: $(STAMPS)/runtime ## write the JSON Schemas in config/ anew from the mod
 sdk: $(STAMPS)/dev ## make anew what of the SDKs is made: the OpenAPI document, models, the blocking client
 	$(BIN)/python -m sdk.assemble
 	$(BIN)/python -m sdk.generate_python
+	$(BIN)/python -m sdk.generate_typescript
 
-suite: $(STAMPS)/dev ## run the suite of the SDKs in every language, and print one table
+suite: $(STAMPS)/dev $(STAMPS)/typescript ## run the suite of the SDKs in every language, and print one table
 	@$(BIN)/python -m tests.sdk.table
 
-reference: $(STAMPS)/dev ## write the Python SDK's API reference to build/reference
-	PYTHONPATH=sdk/python/src $(BIN)/python -m pdoc aegis_sdk -o build/reference
+reference: $(STAMPS)/dev $(STAMPS)/node_modules ## write the SDKs' API references to build/reference
+	PYTHONPATH=sdk/python/src $(BIN)/python -m pdoc aegis_sdk -o build/reference/python
+	$(NPM) run reference -- --out "$(CURDIR)/build/reference/typescript"
 
-lock: ## resolve the lock files anew, with uv (LOCKFLAGS=--upgrade takes newer versions)
+lock: ## resolve the lock files anew, with uv and npm (LOCKFLAGS=--upgrade takes newer versions)
 	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(NPM) $(if $(findstring --upgrade,$(LOCKFLAGS)),update,install) --package-lock-only
 
 clean: ## remove .venv and everything built or cached
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis sdk/typescript/node_modules sdk/typescript/dist
 	find . -name __pycache__ -type d -not -path './node_modules/*' -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
@@ -104,6 +112,15 @@ $(STAMPS)/runtime: requirements.lock pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/dev: requirements-dev.lock $(STAMPS)/runtime
 	@echo 'installing from requirements-dev.lock into .venv'
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(STAMPS)/node_modules: sdk/typescript/package.json sdk/typescript/package-lock.json $(STAMPS)/dev
+	@echo 'installing from sdk/typescript/package-lock.json'
+	@$(NPM) ci
+	@touch $@
+
+$(STAMPS)/typescript: $(wildcard sdk/typescript/src/*.ts sdk/typescript/tsconfig*.json) $(STAMPS)/node_modules
+	@$(NPM) run --silent build
 	@touch $@
 
 $(STAMPS)/conformance: tests/conformance/package.json tests/conformance/package-lock.json $(STAMPS)/dev

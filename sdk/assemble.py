@@ -29,6 +29,8 @@ RENAMED = {
     "SessionList": "KeySessions", "Event": "AuditEvent", "EventPage": "AuditPage",
 }  # fmt: skip
 EXTENDING = {"MintedKey", "RotatedKey"}
+# Words that are known today of an enumeration that may grow.
+WORDS = "x-extensible-enum"
 
 
 def assemble() -> str:
@@ -115,8 +117,16 @@ def strip(part: Any, words: Collection[str]) -> Any:  # noqa: ANN401 - JSON
 
 def open_up(schema: Schema) -> Schema:
     """Without what would make a client refuse an answer that says more."""
-    opened: Schema = strip(schema, ("enum", "const", "title"))
+    opened: Schema = strip(name_words(schema), ("enum", "const", "title"))
     return strip(opened, ("additionalProperties",)) if schema.get("additionalProperties") is False else opened
+
+
+def name_words(part: Any) -> Any:  # noqa: ANN401 - JSON
+    """With the words of every enumeration as words that are known."""
+    if isinstance(part, Mapping):
+        named = {name: name_words(value) for name, value in part.items()}
+        return {**named, WORDS: part["enum"]} if isinstance(part.get("enum"), list) else named
+    return [name_words(each) for each in part] if isinstance(part, list) else part
 
 
 def extend(schemas: Schema) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import aegis_sdk
 import proxy
+from sdk import generate_typescript
 from sdk.assemble import DOCUMENT, assemble
 from sdk.generate_python import PACKAGE, list_made
 
@@ -26,5 +30,26 @@ def test_nothing_of_the_blocking_client_waits() -> None:
         assert not [word for word in ("await ", "async ", "Async", "anyio") if word in code], path
 
 
-def test_its_version_is_the_proxys() -> None:
-    assert aegis_sdk.__version__ == proxy.__version__
+def test_the_typescript_models_are_what_they_are_made_from() -> None:
+    assert generate_typescript.MODELS.read_text() == generate_typescript.form_models(), "make sdk"
+
+
+def test_both_languages_have_the_same_models() -> None:
+    python = set(re.findall(r"^class (\w+)", (PACKAGE / "models.py").read_text(), re.MULTILINE))
+    typescript = set(re.findall(r"^export interface (\w+)", generate_typescript.MODELS.read_text(), re.MULTILINE))
+    assert python == typescript
+
+
+def test_their_versions_are_the_proxys() -> None:
+    described, locked = (
+        json.loads((generate_typescript.PACKAGE / name).read_text()) for name in ("package.json", "package-lock.json")
+    )
+    versions = {aegis_sdk.__version__, described["version"], locked["version"], locked["packages"][""]["version"]}
+    assert versions == {proxy.__version__}
+
+
+def test_the_lock_of_npm_names_no_registry_and_every_hash() -> None:
+    locked = json.loads((generate_typescript.PACKAGE / "package-lock.json").read_text())
+    packages = {name: package for name, package in locked["packages"].items() if name}
+    assert not [name for name, package in packages.items() if "resolved" in package]
+    assert not [name for name, package in packages.items() if not package.get("integrity")]
