@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.errors import Reason, UnavailableError, UnprovenError
+from proxy.errors import Reason, UnavailableError
 from proxy.kept_documents import KeptDocument
 from proxy.logs import get_logger
 from proxy.outages import Outage
 from proxy.provider_client import ProviderClient
-from proxy.provider_codes import ProviderPage, form_redemption, parse_id_token, refuse_sign_in
+from proxy.provider_codes import ProviderPage, form_redemption, parse_id_token
 from proxy.provider_documents import (
     KeySet,
     ProviderError,
@@ -122,9 +122,6 @@ class IdentityProvider:
         try:
             form, headers = form_redemption(code, client, metadata, verifier)
             status, body = await self._redeeming.post(metadata.token_url, form, headers)
-            if status // 100 == 4:  # the code's fault, or that of the client's settings
-                log.warning("code_refused", status=status)
-                raise refuse_sign_in("the provider did not take its code", UnprovenError)
             return await self.verify(parse_id_token(status, body), audience=client.client_id)
         except ProviderError as error:
             log.warning("code_not_redeemed", error=str(error))

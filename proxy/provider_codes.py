@@ -18,11 +18,13 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from proxy.console.cookies import derive
-from proxy.errors import CredentialError, Reason
+from proxy.errors import CredentialError, Reason, UnprovenError
 from proxy.provider_documents import ProviderError, ProviderMetadata
 from proxy.provider_tokens import ProviderClaims
 
 MAX_CODE = 2048
+# What is our settings' fault and no visitor's (RFC 6749 section 5.2).
+CLIENT_ERRORS = ("invalid_client", "unauthorized_client", "unsupported_grant_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,20 @@ def form_redemption(
 
 
 def parse_id_token(status: int, body: bytes) -> str:
-    """The ID token of the answer to that form. Raises ProviderError."""
-    if status != 200:
-        raise ProviderError(f"answered {status} to a code")
+    """The ID token of the answer to that form. Raises UnprovenError where the code is at fault, and ProviderError."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         answer = None
-    token = answer.get("id_token") if isinstance(answer, dict) else None
+    members = answer if isinstance(answer, dict) else {}
+    error = members.get("error")
+    if status // 100 == 4 and error in CLIENT_ERRORS:
+        raise ProviderError(f"answered {error}: look at console.client_id and console.client_secret")
+    if status // 100 == 4:
+        raise refuse_sign_in("the provider did not take its code", UnprovenError)
+    if status != 200:
+        raise ProviderError(f"answered {status} to a code")
+    token = members.get("id_token")
     if not isinstance(token, str):
         raise ProviderError("answered a code without an ID token")
     return token

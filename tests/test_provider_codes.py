@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from proxy.errors import CredentialError
+from proxy.errors import CredentialError, UnprovenError
 from proxy.provider_codes import (
     ProviderPage,
     check_flow,
@@ -57,6 +57,18 @@ def test_the_secret_goes_where_the_provider_wants_it() -> None:
 def test_an_answer_without_an_id_token_is_the_providers_fault(body: bytes) -> None:
     with pytest.raises(ProviderError):
         parse_id_token(200, body)
+
+
+@pytest.mark.parametrize("error", ["invalid_client", "unauthorized_client", "unsupported_grant_type"])
+def test_settings_that_the_provider_does_not_take_count_against_no_visitor(error: str) -> None:
+    with pytest.raises(ProviderError, match=rf"{error}: look at console\.client_id"):
+        parse_id_token(401, f'{{"error": "{error}"}}'.encode())
+
+
+@pytest.mark.parametrize("body", [b'{"error": "invalid_grant"}', b'{"error": ["invalid_client"]}', b"[]", b"no JSON"])
+def test_a_code_that_is_not_taken_counts_against_its_address(body: bytes) -> None:
+    with pytest.raises(UnprovenError):
+        parse_id_token(400, body)
 
 
 def test_an_id_token_is_of_this_flow_and_for_us() -> None:

@@ -259,7 +259,7 @@ async def test_a_forged_id_token_is_refused(browser: Browser, http: aiohttp.Clie
         ("/token", 200, b"<html>", 503),
         ("/token", 200, b'{"access_token": "x"}', 503),
         ("/token", 400, b'{"error": "invalid_grant"}', 401),
-        ("/token", 401, b'{"error": "invalid_client"}', 401),
+        ("/token", 401, b'{"error": "invalid_client"}', 503),
         ("/keys", 500, b"", 503),
     ],
 )
