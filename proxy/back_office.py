@@ -76,6 +76,7 @@ def build_back_office(
         recorder=recorder,
         bodies=form_body_limits(settings),
         document=_render_document(),
+        at_once=max(1, settings.database.pool_max_size // 2),  # the other half is for all others, the data path first
     )
     cookies = _form_cookies(settings)
     store = SignInStore(

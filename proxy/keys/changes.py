@@ -22,14 +22,8 @@ from proxy.identity import KeyId
 from proxy.keys.callers import hold, renew
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
-from proxy.keys.minting import (
-    MintedKey,
-    check_end,
-    check_name,
-    check_role,
-    draw_token,
-    settle_scopes,
-)
+from proxy.keys.lines import Lines
+from proxy.keys.minting import MintedKey, check_end, check_name, check_role, draw_token, settle_scopes
 from proxy.keys.record import KeyRecord
 from proxy.keys.rights import (
     Action,
@@ -150,6 +144,7 @@ class KeyChanges:
         self._database = database
         self._hasher = hasher
         self._lane = asyncio.Semaphore(1)
+        self._lines = Lines(1)  # of one caller's changes, each locks the rows that the next one needs
 
     async def mint(self, caller: Caller, wanted: WantedKey, policy: Policy, also: Also | None = None) -> MintedKey:
         """A key for the caller's owner, made by the caller's key if it is one. Raises MintError, KeyConflictError.
@@ -161,7 +156,7 @@ class KeyChanges:
         check_name(wanted.name)
         _check_mint(caller, policy, wanted, scopes)  # a refused request costs no hash
         token = draw_token()
-        argon2_string = await self._hash(token.secret)
+        argon2_string = await self._hash(caller, token.secret)
 
         async def insert(connection: Connection) -> KeySummary:
             await connection.execute(DURABLY)
@@ -179,7 +174,7 @@ class KeyChanges:
                 await also(connection, summary)
             return summary
 
-        return MintedKey(await self._database.transact(insert), token.text)
+        return MintedKey(await self._transact(caller, insert), token.text)
 
     async def update(
         self, caller: Caller, key_id: str, patch: Patch, policy: Policy, *, version: int | None = None
@@ -242,7 +237,7 @@ class KeyChanges:
         sought = _parse_id(key_id)
         await self._database.transact(lambda connection: _find_key(connection, caller, sought), atomic=False)
         token = draw_token(sought)
-        argon2_string = await self._hash(token.secret)
+        argon2_string = await self._hash(caller, token.secret)
         left = GRACES["now" if compromised else grace]
 
         async def rotate(case: _Case) -> RotatedKey:
@@ -275,10 +270,16 @@ class KeyChanges:
 
         return await self._change(caller, key_id, "revoke", policy, revoke, TREE_SECONDS)
 
-    async def _hash(self, secret: str) -> str:
-        """Of the pool, changes take one place at most: the others verify, however much is changed."""
-        async with self._lane:
+    async def _hash(self, caller: Caller, secret: str) -> str:
+        """Of the hashing pool, changes take one place at most: the others verify, however much is changed."""
+        async with self._lines.find(caller.actor), self._lane:
             return await self._hasher.hash(secret)
+
+    async def _transact(
+        self, caller: Caller, work: Callable[[Connection], Awaitable[T]], timeout_seconds: float | None = None
+    ) -> T:
+        async with self._lines.find(caller.actor):
+            return await self._database.transact(work, timeout_seconds=timeout_seconds)
 
     async def _change(
         self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[_Case], Awaitable[T]],
@@ -290,7 +291,7 @@ class KeyChanges:
             await connection.execute(DURABLY)
             return await change(await _open_case(connection, caller, _parse_id(key_id), action, policy))
 
-        return await self._database.transact(work, timeout_seconds=timeout_seconds)
+        return await self._transact(caller, work, timeout_seconds)
 
 
 async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> KeyRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from proxy.envelope import Target, check_json_content_type, parse_query
 from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, UnavailableError
 from proxy.headers import SAFETY, SERVER
 from proxy.keys.changes import KeyNotFoundError, KeyVersionError
+from proxy.keys.lines import Lines
 from proxy.keys.minting import MintError
 from proxy.keys.owners import OwnerNotFoundError
 from proxy.keys.rights import Caller, CallerError, RightsError
@@ -58,16 +60,19 @@ MAX_BODY_BYTES: Final = 64 * 1024  # 256 scopes with long selectors come to as m
 
 
 class Management:
-    """`document`: the OpenAPI document, as it is served."""
+    """`document`: the OpenAPI document, as it is served; `at_once`: requests of one caller that are worked on together,
+    while its others wait in line."""
 
     def __init__(
-        self, *, operations: Operations, callers: Callers, recorder: Recorder, bodies: BodyLimits, document: bytes
-    ) -> None:
+        self, *, operations: Operations, callers: Callers, recorder: Recorder, bodies: BodyLimits, document: bytes,
+        at_once: int,
+    ) -> None:  # fmt: skip
         self._operations = operations
         self._callers = callers
         self._recorder = recorder
         self._bodies = replace(bodies, max_body_bytes=MAX_BODY_BYTES)
         self._document = document
+        self._lines = Lines(at_once)
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -150,9 +155,12 @@ class Management:
         return await self._callers.find(presented, passage.address)
 
     async def _perform(self, endpoint: Endpoint, call: Call, passage: Passage) -> Outcome:
-        """What `keys` says no with, in the words of a refusal."""
+        """What `keys` says no with, in the words of a refusal. A revocation does not wait behind what its caller reads,
+        nor behind others' receipts."""
+        line = nullcontext() if endpoint.name == "revoke_api_key" else self._lines.find(call.caller.actor)
         try:
-            outcome = await ANSWERS[endpoint.name](self._operations, call)
+            async with line:
+                outcome = await ANSWERS[endpoint.name](self._operations, call)
         except RightsError as error:
             denial = refuse_rights(error, f"{MANAGEMENT}/{endpoint.name}")
             self._recorder.note_management(passage, call.caller, error.missing, denial)
