@@ -1,6 +1,6 @@
 """Assertions: what an upstream is told about who is asking, signed, and good for a minute.  [io: reads chance]
 
-In go a verified principal and the name of an upstream, out comes a JWT (RFC 7519) that anybody can verify with the
+In go whoever was found to ask and the name of an upstream, out comes a JWT (RFC 7519) that anybody can verify with the
 public half of a `SigningKey`. How that half is published, and which header carries the assertion, is not known here.
 
 An assertion lives out its time whatever becomes of its key: that is the remaining seconds it can outlive a revocation
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
-from proxy.identity import KeyId, Owner, Principal
+from proxy.identity import Asker, KeyId, Owner, OwnerId
 
 Algorithm: TypeAlias = Literal["RS256", "EdDSA"]
 TYPE: Final = (
@@ -137,8 +137,8 @@ class _Made:
     made_at: float
     expires_at: int
 
-    def still_says(self, principal: Principal, key: SigningKey) -> bool:
-        return self.kid == key.kid and self.owner == principal.owner and self.grants == principal.grants
+    def still_says(self, asker: Asker, key: SigningKey) -> bool:
+        return self.kid == key.kid and self.owner == asker.owner and self.grants == asker.grants
 
 
 class Assertions:
@@ -164,18 +164,18 @@ class Assertions:
         self._renew_seconds = renew_seconds
         self._wall = wall
         # By secret, too: while a key is rotated its two secrets end at different times.
-        self._made: LRUCache[tuple[KeyId, int, str], _Made] = LRUCache(max_remembered)
+        self._made: LRUCache[tuple[KeyId | OwnerId, int | None, str], _Made] = LRUCache(max_remembered)
 
-    def get(self, principal: Principal, audience: str) -> str:
-        """What is said about `principal` to the upstream called `audience`; never valid beyond the principal's end."""
+    def get(self, asker: Asker, audience: str) -> str:
+        """What is said about `asker` to the upstream called `audience`; never valid beyond the asker's end."""
         now, key = self._wall(), self._current()
-        ends_at = math.inf if principal.ends is None else principal.ends[0]
+        ends_at = math.inf if asker.ends_at is None else asker.ends_at
         expires_at = math.floor(min(now + self._lifetime_seconds, ends_at))
-        place = (principal.key_id, principal.secret_version, audience)
+        place = (asker.key_id or asker.owner.id, asker.secret_version, audience)
         made = self._made.get(place)
-        if made is None or not (made.still_says(principal, key) and self._is_fresh(made, now, expires_at)):
-            token = key.sign(self._form_claims(principal, audience, now, expires_at))
-            made = _Made(token, key.kid, principal.owner, principal.grants, now, expires_at)
+        if made is None or not (made.still_says(asker, key) and self._is_fresh(made, now, expires_at)):
+            token = key.sign(self._form_claims(asker, audience, now, expires_at))
+            made = _Made(token, key.kid, asker.owner, asker.grants, now, expires_at)
             self._made[place] = made
         return made.token
 
@@ -194,15 +194,16 @@ class Assertions:
             return False
         return now < made.made_at + self._renew_seconds or made.expires_at == expires_at
 
-    def _form_claims(self, principal: Principal, audience: str, now: float, expires_at: int) -> dict[str, Any]:
-        owner = principal.owner
-        about = {
+    def _form_claims(self, asker: Asker, audience: str, now: float, expires_at: int) -> dict[str, Any]:
+        owner = asker.owner
+        about: dict[str, Any] = {
             "sub": owner.subject,
             "tenant_id": owner.tenant_id,
             "zaru_tier": owner.tier,
-            "scopes": sorted(principal.grants),
-            "key_id": principal.key_id,
+            "scopes": sorted(asker.grants),
         }
+        if asker.key_id is not None:
+            about["key_id"] = asker.key_id
         return about | self._form_frame(audience, now, expires_at)
 
     def _form_frame(self, audience: str, now: float, expires_at: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ In go settings and open resources, out come the management API and the page. Not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +22,7 @@ from proxy.console.views import Console
 from proxy.database import Database
 from proxy.failures import FailureLimiter
 from proxy.fittings import form_body_limits
+from proxy.forwarding import Destination
 from proxy.heart import Heart
 from proxy.identity_provider import IdentityProvider
 from proxy.keys.hashing import Hasher
@@ -33,6 +35,7 @@ from proxy.management.dispatch import Management
 from proxy.management.endpoints import ENDPOINTS
 from proxy.management.openapi import form_document
 from proxy.management.operations import Operations
+from proxy.offered_names import OfferedNames
 from proxy.provider_codes import ProviderPage
 from proxy.recording import Recorder
 from proxy.settings import Settings
@@ -56,6 +59,7 @@ def build_back_office(
     heart: Heart,
     database: Database,
     hasher: Hasher,
+    destinations: Mapping[str, Destination],
     recorder: Recorder,
     provider: IdentityProvider | None,
     failures: FailureLimiter,
@@ -71,7 +75,7 @@ def build_back_office(
         now=lambda: heart.database_clock.now(heart.clock.boot()),
     )
     management = Management(
-        operations=Operations(database, hasher, live, heart.clock),
+        operations=Operations(database, hasher, live, heart.clock, OfferedNames(destinations, live)),
         callers=callers,
         recorder=recorder,
         bodies=form_body_limits(settings),

@@ -178,7 +178,7 @@ class FrontDoor:
         passage.key_id = presented.key_id
         verified = await self._verifier.verify(presented)
         passage.key_id = verified.key_id
-        self._recorder.note_end(passage, verified.key_id, verified.ends and verified.ends[0])
+        self._recorder.note_end(passage, verified.key_id, verified.ends_at)
         check_address(verified, passage.address)
         if match.route.protocol == "mcp-sse" and request.method == "POST":
             self._find_session(target, match, passage, verified.holder)

@@ -8,7 +8,7 @@ policy file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, Protocol
 
 from proxy.errors import Reason
 from proxy.keys.constraints import Constraints
@@ -32,6 +32,22 @@ class Owner:
     def name(self) -> str:
         """The owner, and the tenant: either may change while a key stays."""
         return f"{self.id} of {self.tenant_id}"
+
+
+class Asker(Protocol):
+    """In whose name an upstream is asked: a verified key, or an owner who signed in without one. `ends_at`: seconds
+    since the epoch by the database's clock; None: never."""
+
+    @property
+    def owner(self) -> Owner: ...
+    @property
+    def grants(self) -> frozenset[str]: ...
+    @property
+    def key_id(self) -> KeyId | None: ...
+    @property
+    def secret_version(self) -> int | None: ...
+    @property
+    def ends_at(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,11 @@ class Principal:
     read_at: float  # boot time at which the read of its row began: what it is worth once the news is lost
     claims: Claims
     constrained: tuple[tuple[KeyId, Constraints], ...] = ()  # those of `lineage` that are, and how: all of it holds
+
+    @property
+    def ends_at(self) -> float | None:
+        """When it ends, whatever ends it."""
+        return None if self.ends is None else self.ends[0]
 
     @property
     def holder(self) -> str:

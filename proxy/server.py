@@ -189,7 +189,9 @@ async def run_proxy(
         recorder = _build_recorder(settings, live, heart, database, metrics, stack)
         provider = open_identity_provider(settings, clock, metrics, stack)
         porch = open_porch(settings, max_connections, heart.screen, clock, metrics, stack)
-        office = build_back_office(settings, live, heart, database, hasher, recorder, provider, porch.limiter)
+        office = build_back_office(
+            settings, live, heart, database, hasher, destinations, recorder, provider, porch.limiter
+        )
         door = _build_door(
             settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, office.management
         )

@@ -1,7 +1,7 @@
 """Who is asking, in the words of one upstream: the headers that say so.  [pure]
 
-In goes a verified principal, out come header lines and the names under which they might be forged. Which upstream is
-told in which way is the settings' to say; how an assertion is made and signed is not known here.
+In goes whoever was found to ask, out come header lines and the names under which they might be forged. Which upstream
+is told in which way is the settings' to say; how an assertion is made and signed is not known here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal, Protocol, TypeAlias
 from urllib.parse import quote
 
 from proxy.headers import fold_header
-from proxy.identity import Principal
+from proxy.identity import Asker
 
 Claim: TypeAlias = Literal["sub", "tenant_id", "zaru_tier", "scopes", "key_id"]
-FormIdentity: TypeAlias = Callable[[Principal], list[tuple[str, str]]]
+FormIdentity: TypeAlias = Callable[[Asker], list[tuple[str, str]]]
 # Visible ASCII but the sign of the encoding itself. RFC 9110 section 5.5 allows more, and nobody agrees on its meaning.
 VISIBLE = string.ascii_letters + string.digits + string.punctuation.replace("%", "")
 _OUTER_BLANKS = re.compile(r"\A +| +\Z")
@@ -26,8 +26,8 @@ _OUTER_BLANKS = re.compile(r"\A +| +\Z")
 class Voucher(Protocol):
     """Whoever makes assertions."""
 
-    def get(self, principal: Principal, audience: str) -> str:
-        """An assertion about a principal, for one upstream."""
+    def get(self, asker: Asker, audience: str) -> str:
+        """An assertion about whoever asks, for one upstream."""
 
     def get_own(self, audience: str) -> str:
         """An assertion about the proxy itself."""
@@ -43,7 +43,7 @@ class Identity:
     form_own: Callable[[], list[tuple[str, str]]]
 
 
-def form_nothing(_principal: Principal) -> list[tuple[str, str]]:
+def form_nothing(_asker: Asker) -> list[tuple[str, str]]:
     """For upstreams that need not know."""
     return []
 
@@ -55,8 +55,8 @@ def make_assertion_identity(voucher: Voucher, audience: str, header: str) -> Ide
     """A signed assertion in one header; in `Authorization` it is a bearer token (RFC 6750)."""
     scheme = "Bearer " if header.lower() == "authorization" else ""
 
-    def form(principal: Principal) -> list[tuple[str, str]]:
-        return [(header, scheme + voucher.get(principal, audience))]
+    def form(asker: Asker) -> list[tuple[str, str]]:
+        return [(header, scheme + voucher.get(asker, audience))]
 
     def form_own() -> list[tuple[str, str]]:
         return [(header, scheme + voucher.get_own(audience))]
@@ -68,8 +68,9 @@ def make_header_identity(headers: Mapping[str, Claim]) -> Identity:
     """A plain header for each claim, for upstreams that trust whoever reaches them. The proxy's own is nothing: it has
     no claims, and none are made up."""
 
-    def form(principal: Principal) -> list[tuple[str, str]]:
-        return [(header, form_claim(principal, claim)) for header, claim in headers.items()]
+    def form(asker: Asker) -> list[tuple[str, str]]:
+        said = {header: form_claim(asker, claim) for header, claim in headers.items()}
+        return [(header, value) for header, value in said.items() if value is not None]
 
     return Identity(frozenset(map(fold_header, headers)), form, list)
 
@@ -79,24 +80,25 @@ def add_credential(identity: Identity, bearer_token: str) -> Identity:
     credential = [("Authorization", f"Bearer {bearer_token}")]
     return Identity(
         identity.names,
-        lambda principal: credential + identity.form(principal),
+        lambda asker: credential + identity.form(asker),
         lambda: credential + identity.form_own(),
     )
 
 
-def form_claim(principal: Principal, claim: Claim) -> str:
-    """A claim as a header value. Scopes are parted by blanks; those inside a scope are encoded."""
+def form_claim(asker: Asker, claim: Claim) -> str | None:
+    """A claim as a header value; None: there is nothing to say. Scopes are parted by blanks; those inside a scope are
+    encoded."""
     match claim:
         case "sub":
-            return form_value(principal.owner.subject)
+            return form_value(asker.owner.subject)
         case "tenant_id":
-            return form_value(principal.owner.tenant_id)
+            return form_value(asker.owner.tenant_id)
         case "zaru_tier":
-            return form_value(principal.owner.tier)
+            return form_value(asker.owner.tier)
         case "key_id":
-            return form_value(principal.key_id)
+            return form_value(asker.key_id) if asker.key_id is not None else None
         case "scopes":
-            return " ".join(quote(scope, VISIBLE, errors="surrogatepass") for scope in sorted(principal.grants))
+            return " ".join(quote(scope, VISIBLE, errors="surrogatepass") for scope in sorted(asker.grants))
 
 
 def form_value(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.identity import Claims, KeyId, Owner, OwnerId, Principal
+from proxy.identity import Asker, Claims, KeyId, Owner, OwnerId, Principal
 from proxy.upstream_identity import (
     NO_IDENTITY,
     Claim,
@@ -31,8 +31,8 @@ texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=60) |
 class Voucher:
     """Vouches in plain words."""
 
-    def get(self, principal: Principal, audience: str) -> str:
-        return f"{principal.owner.subject}-for-{audience}"
+    def get(self, asker: Asker, audience: str) -> str:
+        return f"{asker.owner.subject}-for-{audience}"
 
     def get_own(self, audience: str) -> str:
         return f"proxy-for-{audience}"
@@ -96,6 +96,7 @@ def test_each_claim_says_what_the_principal_is(claim: Claim, value: str) -> None
 @given(st.frozensets(texts.filter(bool)))
 def test_scopes_are_parted_by_blanks_whatever_they_hold(scopes: frozenset[str]) -> None:
     value = form_claim(replace(PRINCIPAL, grants=scopes), "scopes")
+    assert value is not None
     assert [decode(scope) for scope in value.split()] == sorted(scopes)
 
 

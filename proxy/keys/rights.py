@@ -70,15 +70,15 @@ class CallerError(ProxyError):
 class Caller:
     """Who manages keys, and the most they can give away.
 
-    `grants` are effective scopes. `ends`: when the caller's key expires, in seconds since the epoch by the database's
-    clock; a sign-in's end is not its owner's. `is_full`: holds whatever the owner's tier allows, now and later, so that
-    it can give Full Access away. `is_operator`: at the command line, with the database in hand.
+    `grants` are effective scopes. `ends_at`: when the caller's key expires, in seconds since the epoch by the
+    database's clock; a sign-in's end is not its owner's. `is_full`: holds whatever the owner's tier allows, now and
+    later, so that it can give Full Access away. `is_operator`: at the command line, with the database in hand.
     """
 
     actor: str
     owner: Owner
     grants: frozenset[str]
-    ends: float | None = None
+    ends_at: float | None = None
     constraints: tuple[Constraints, ...] = ()
     key_id: KeyId | None = None
     is_admin: bool = False
@@ -115,7 +115,7 @@ def form_caller_of_key(record: KeyRecord, policy: Policy, secret_version: int | 
         actor=f"key:{record.id}",
         owner=record.owner,
         grants=policy.effective_scopes(record.scopes, inherited, record.owner.tier),
-        ends=record.find_expiry(),
+        ends_at=record.find_expiry(),
         constraints=record.limits,
         key_id=record.id,
         is_full=all(EVERYTHING in scopes for scopes in (record.scopes, *inherited)),
@@ -225,7 +225,7 @@ def check_scopes(caller: Caller, policy: Policy, scopes: Iterable[str], owner: O
 
 def check_expiry(caller: Caller, expires_at: float | None) -> None:
     """No key outlives the one it was made by."""
-    if caller.ends is not None and (expires_at is None or expires_at > caller.ends):
+    if caller.ends_at is not None and (expires_at is None or expires_at > caller.ends_at):
         raise RightsError("expiry_exceeded", f"{caller.name} expires earlier: what it makes must expire by then, too")
 
 
@@ -244,7 +244,7 @@ def check_reach(caller: Caller, policy: Policy, key: KeyRecord) -> None:
         if missing:
             text = ", ".join(show(scope) for scope in missing)
             raise RightsError("rights_exceeded", f"key {key.id} can do more than {caller.name}: {text}", missing)
-    check_expiry(caller, held.ends)
+    check_expiry(caller, held.ends_at)
     if not all(any(outer.contains(one) for one in held.constraints) for outer in caller.constraints):
         raise RightsError("constraints_exceeded", f"key {key.id} is constrained less than {caller.name}")
 
@@ -324,7 +324,8 @@ def may_administer(caller: Caller, owner: Owner) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GrantableScope:
-    """One of the catalogue. `selectors`: what of it may be given where not all of it may."""
+    """One of the catalogue. `selectors`: what of it may be given where not all of it may; `listed`: the platform lists
+    what a selector may name."""
 
     scope: str
     title: str
@@ -332,6 +333,7 @@ class GrantableScope:
     may: bool
     why_not: str | None
     selectors: tuple[str, ...] = ()
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +356,8 @@ def list_grantable(caller: Caller, policy: Policy) -> tuple[list[GrantableScope]
         may = covers(caller.grants, scope)
         some = () if may else _list_selectors(caller.grants, scope)
         why = None if may else _find_why_not(caller, policy, scope)
-        scopes.append(GrantableScope(scope, entry.title, entry.selector, may, why, some))
+        listed = entry.names is not None
+        scopes.append(GrantableScope(scope, entry.title, entry.selector, may, why, some, listed))
     presets = []
     for name, preset in policy.presets.items():
         missing = _find_missing(caller, policy, preset.scopes)

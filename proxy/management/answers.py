@@ -115,6 +115,10 @@ async def _list_scopes(operations: Operations, call: Call) -> Outcome:
     return Outcome(operations.list_scopes(call.caller))
 
 
+async def _list_names(operations: Operations, call: Call) -> Outcome:
+    return Outcome(await operations.list_names(call.caller, call.query))
+
+
 def _show_key(key: Key, once: Once | None = None, status: int = 200) -> Outcome:
     """`once`: of a request that brings a token only the first time."""
     headers = {"ETag": f'"{key.version}"'}
@@ -142,4 +146,5 @@ ANSWERS: Final[Mapping[str, Answer]] = {
     "show_owner": _show_owner,
     "update_owner": _update_owner,
     "list_scopes": _list_scopes,
+    "list_names": _list_names,
 }

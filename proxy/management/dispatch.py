@@ -138,7 +138,7 @@ class Management:
             caller = await self._find_caller(presented, passage)
             passage.key_id = caller.key_id
             if caller.key_id is not None:
-                self._recorder.note_end(passage, caller.key_id, caller.ends)
+                self._recorder.note_end(passage, caller.key_id, caller.ends_at)
             raw, body = await self._read_body(endpoint, request)
             version = read_version(request.headers) if endpoint.conditional else None
             once = _read_once(endpoint, request, target, raw)

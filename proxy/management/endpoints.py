@@ -18,6 +18,7 @@ from proxy.management.models import (
     AskedRequest,
     KeyPatch,
     KeyQuery,
+    NamesQuery,
     Nothing,
     OwnerPatch,
     PageQuery,
@@ -34,6 +35,7 @@ from proxy.management.shown import (
     Key,
     KeyPage,
     NewKey,
+    OfferedNames,
     Owner,
     OwnerPage,
     Revocation,
@@ -152,6 +154,10 @@ ENDPOINTS: Final = (
     Endpoint(
         "list_scopes", "GET", "/v1/scopes", "What the caller may give to a key, and why not the rest.",
         {200: (Grantables,)},
+    ),
+    Endpoint(
+        "list_names", "GET", "/v1/scopes/names", "What a selector may name: the caller's, by the platform.",
+        {200: (OfferedNames,)}, query=NamesQuery,
     ),
     Endpoint("show_openapi", "GET", "/v1/openapi.json", "This document.", {}, asker="nobody"),
 )  # fmt: skip

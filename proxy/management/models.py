@@ -191,6 +191,12 @@ class UsageQuery(_Input):
     days: Annotated[int, Field(strict=False, ge=1, le=MAX_DAYS)] = 30
 
 
+class NamesQuery(_Input):
+    """A scope of the catalogue that takes a selector, without one."""
+
+    scope: Scope
+
+
 class RevocationQuery(_Input):
     """Why, for the audit."""
 

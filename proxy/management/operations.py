@@ -49,6 +49,7 @@ from proxy.management.paging import (
     parse_number_cursor,
     parse_owner_cursor,
 )
+from proxy.offered_names import Offer, OfferedNames
 from proxy.policy import Policy
 from proxy.policy.questions import Question, find_message_target
 from proxy.receipts import Receipt, wait_receipt
@@ -74,12 +75,13 @@ class Operations:
     """Every method raises DatabaseError, CallerError and RightsError; those that change something what `keys.changes`
     says besides."""
 
-    def __init__(self, database: Database, hasher: Hasher, live: LivePolicy, clock: Clock) -> None:
+    def __init__(self, database: Database, hasher: Hasher, live: LivePolicy, clock: Clock, names: OfferedNames) -> None:
         self._database = database
         self._changes = KeyChanges(database, hasher)
         self._owners = Owners(database)
         self._live = live
         self._clock = clock
+        self._names = names
 
     async def list_keys(self, caller: Caller, query: models.KeyQuery) -> shown.KeyPage:
         """Raises CursorError."""
@@ -178,8 +180,22 @@ class Operations:
         return shown.Grantables(
             scopes=tuple(_copy(shown.GrantableScope, one) for one in scopes),
             presets=tuple(_copy(shown.GrantablePreset, one) for one in presets),
-            expiries=list_expiries(self._live.enforced, self._get_now(), caller.ends),
+            expiries=list_expiries(self._live.enforced, self._get_now(), caller.ends_at),
         )
+
+    async def list_names(self, caller: Caller, query: models.NamesQuery) -> shown.OfferedNames:
+        """What a selector may name. Raises MintError."""
+        entry = self._live.enforced.catalogue.get(query.scope)
+        if entry is None or entry.selector is None:
+            raise MintError("not a scope of the catalogue that takes a selector", "scope")
+        offer = Offer(why_not="the policy does not say where they are listed")
+        if entry.names is not None:
+            caller = await self._renew(caller)
+            offer = await self._names.find(caller, entry.names)
+            if (await self._renew(caller)).grants != caller.grants:  # the platform has taken its time
+                offer = Offer(why_not="the rights have changed meanwhile")
+        names = tuple(_copy(shown.OfferedName, one) for one in offer.names)
+        return shown.OfferedNames(scope=query.scope, selector=entry.selector, names=names, why_not=offer.why_not)
 
     async def list_sessions(self, caller: Caller, key_id: str) -> shown.SessionList:
         """What a key holds upstream. Raises KeyNotFoundError."""
@@ -292,7 +308,7 @@ class Operations:
         """As asked for. Nobody asked: a while, and no longer than the key that makes it lives."""
         if wanted.says_expiry:
             return self._read_expiry(wanted)
-        return get_default_expiry(self._live.enforced, self._get_now(), caller.ends)
+        return get_default_expiry(self._live.enforced, self._get_now(), caller.ends_at)
 
     def _get_now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.wall(), UTC)

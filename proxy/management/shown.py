@@ -120,7 +120,8 @@ class Validation(_Output):
 
 
 class GrantableScope(_Output):
-    """A scope of the catalogue. `selectors`: what of it may be given where not all of it may."""
+    """A scope of the catalogue. `selectors`: what of it may be given where not all of it may; `listed`: the platform
+    lists what a selector may name."""
 
     scope: str
     title: str
@@ -128,6 +129,24 @@ class GrantableScope(_Output):
     may: bool
     why_not: str | None
     selectors: tuple[str, ...]
+    listed: bool
+
+
+class OfferedName(_Output):
+    """What a selector may name; `title`: in words, where the platform has any."""
+
+    name: str
+    title: str | None
+
+
+class OfferedNames(_Output):
+    """What the platform lists for whoever asks, with their own rights. `why_not`: why there is nothing; any exact name
+    may be given all the same."""
+
+    scope: str
+    selector: str
+    names: tuple[OfferedName, ...]
+    why_not: str | None
 
 
 class GrantablePreset(_Output):

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from proxy.policy.compiled import Policy, Preset, Route, RouteMatch, RuleTable
 from proxy.policy.lookalikes import Lookalikes
 from proxy.policy.model import UNREADABLE, PolicyFile, PresetEntry, RouteEntry, TierEntry, parse_lifetime
+from proxy.policy.names import build_name_lists
 from proxy.policy.patterns import Pattern, PatternIndex, contains, get_shared, overlaps, parse_path_pattern
 from proxy.policy.queries import build_query
 from proxy.policy.reserved import lies_within
@@ -58,7 +59,10 @@ def _build_catalogue(file: PolicyFile, source: Source) -> dict[str, Scope]:
         if not is_head(name):
             mend = "write resource:action in small letters; selectors are not part of the catalogue"
             source.add_fault(("scopes", name), f"{show(name)} is not a scope", mend)
-    return {name: Scope(entry.title, entry.selector) for name, entry in file.scopes.items()}
+    lists = build_name_lists(file)
+    return {
+        name: Scope(entry.title, entry.selector, lists.get(entry.selector or "")) for name, entry in file.scopes.items()
+    }
 
 
 def _expand(

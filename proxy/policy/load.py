@@ -21,6 +21,7 @@ from proxy.policy import model
 from proxy.policy.build import build_policy
 from proxy.policy.compiled import Policy
 from proxy.policy.dead_rules import add_dead_rules
+from proxy.policy.names import add_name_faults
 from proxy.policy.notes import Note, find_notes
 from proxy.policy.source import Path as ValuePath
 from proxy.policy.source import Source, read_source
@@ -61,6 +62,7 @@ def _parse(text: str, source: str) -> tuple[Policy, model.PolicyFile, Source]:
     revision = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_REVISION_LENGTH]
     policy = build_policy(file, read, revision)
     add_dead_rules(file, policy, read)
+    add_name_faults(file, policy, read)
     read.raise_faults()
     return policy, file, read
 

@@ -50,6 +50,22 @@ class ScopeEntry(_Entry):
     selector: Text | None = Field(default=None, description="What a selector names; without it there is none.")
 
 
+class NamesEntry(_Entry):
+    """Where the platform lists what a selector may name."""
+
+    path: Text = Field(
+        description="A path of an http route that takes GET, with its query: asked as whoever looks at the key page.",
+        examples=["/v1/workflows"],
+    )
+    list: Text | None = Field(
+        default=None,
+        description="Where the answer holds the entries; dots lead inside. Without it the answer is the list.",
+        examples=["workflows"],
+    )
+    name: Text = Field(description="The member of an entry that selectors name it by.", examples=["name"])
+    title: Text | None = Field(default=None, description="The member that says in words which one it is.")
+
+
 class PresetEntry(_Entry):
     title: Text
     extends: Text | None = Field(default=None, description="The preset whose scopes come first.")
@@ -164,6 +180,9 @@ class PolicyFile(_Entry):
         json_schema_extra={"pattern": f"^({LIFETIME})$"},
     )
     scopes: dict[Text, ScopeEntry]
+    names: dict[Text, NamesEntry] = Field(
+        default={}, description="By the words of a selector: where the key page gets the names that it offers for it."
+    )
     presets: dict[Text, PresetEntry]
     tiers: dict[
         Text,
@@ -178,6 +197,7 @@ class PolicyFile(_Entry):
 ENTRIES: Final = (
     PolicyFile,
     ScopeEntry,
+    NamesEntry,
     PresetEntry,
     TierEntry,
     RouteEntry,

@@ -13,9 +13,12 @@ from proxy.policy.patterns import Pattern, contains, parse_path_pattern
 MANAGEMENT: Final = tuple(
     map(
         parse_path_pattern,
-        ("/v1/api-keys", "/v1/api-keys/**", "/v1/owners", "/v1/owners/**", "/v1/scopes", "/v1/openapi.json"),
+        (
+            "/v1/api-keys", "/v1/api-keys/**", "/v1/owners", "/v1/owners/**", "/v1/scopes", "/v1/scopes/**",
+            "/v1/openapi.json",
+        ),
     )
-)
+)  # fmt: skip
 CONSOLE: Final = tuple(map(parse_path_pattern, ("/settings", "/settings/**")))
 
 

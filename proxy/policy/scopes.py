@@ -17,11 +17,24 @@ _SELECTOR_LIMIT = 256  # characters: twice the longest name MCP recommends, and 
 
 
 @dataclass(frozen=True, slots=True)
+class NameList:
+    """Where the platform lists what a selector may name: a target to GET, where its answer holds the entries, and which
+    members of an entry are its name and its title."""
+
+    target: str
+    place: tuple[str, ...]
+    name: str
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
-    """An entry of the catalogue. `selector` says in words what a selector names; None: the scope takes none."""
+    """An entry of the catalogue. `selector` says in words what a selector names; None: the scope takes none.
+    `names`: where such names are listed; None: nowhere."""
 
     title: str
     selector: str | None
+    names: NameList | None = None
 
 
 def is_head(text: str) -> bool:

@@ -145,7 +145,13 @@ def test_who_did_it_is_told_plainly(actor: str, text: str) -> None:
 def test_one_workflow_is_offered_where_it_can_be_given() -> None:
     def form_scope(scope: str, may: bool, *selectors: str, selector: str | None = "name") -> GrantableScope:
         return GrantableScope(
-            scope=scope, title="", selector=selector, may=may, why_not=None if may else "no", selectors=selectors
+            scope=scope,
+            title="",
+            selector=selector,
+            may=may,
+            why_not=None if may else "no",
+            selectors=selectors,
+            listed=False,
         )
 
     assert find_one_workflow([form_scope("workflow:run", True)]) is not None

@@ -104,7 +104,7 @@ def test_a_claimed_tier_lowers_and_never_raises(
 ) -> None:
     caller = sign_in(policy, make_owner(tier=stored), tier=claimed)
     assert caller.grants == (policy.tiers[counts] if counts else frozenset())
-    assert (caller.is_full, caller.ends, caller.key_id) == (full, None, None)
+    assert (caller.is_full, caller.ends_at, caller.key_id) == (full, None, None)
     assert caller.actor == f"jwt:https://idp|subject of {ADA}"
 
 

@@ -12,6 +12,7 @@ from proxy.management import models
 from proxy.management.idempotency import Once
 from proxy.management.operations import Operations
 from proxy.management.shown import NewKey
+from proxy.offered_names import OfferedNames
 from tests.staging import Stage
 
 WANTED = models.WantedKey(name="ci", preset="read-only")
@@ -27,7 +28,8 @@ LOSSES = {
 
 @pytest.fixture
 def operations(stage: Stage) -> Operations:
-    return Operations(stage.database, stage.hasher, LivePolicy(stage.policy), SystemClock())
+    live = LivePolicy(stage.policy)
+    return Operations(stage.database, stage.hasher, live, SystemClock(), OfferedNames({}, live))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ BODIES: dict[str, object] = {
     "add_owner": {"subject": "new"},
     "update_owner": {"tier": "free"},
 }
+QUERIES = {"list_names": {"scope": "workflow:run"}}
 REFUSED_CREDENTIALS = {
     "nobody": (401, "credential_missing"),
     "malformed": (401, "credential_malformed"),
@@ -118,7 +119,7 @@ async def test_each_caller_is_answered_as_the_table_says(
             body: object = {**WANTED, "name": f"of the caller {caller}"}
         else:
             body = BODIES.get(endpoint.name)
-        said = await api.ask(endpoint.method, path, scene.tokens[caller], body)
+        said = await api.ask(endpoint.method, path, scene.tokens[caller], body, QUERIES.get(endpoint.name))
         told = (said.status, said.code if said.status >= 400 else None)
         if told != (status, code):
             failures.append(f"{caller}: {told} instead of {(status, code)}: {said.body[:200]!r}")

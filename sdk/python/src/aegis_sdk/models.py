@@ -114,7 +114,8 @@ class GrantablePreset(Answer):
 
 class GrantableScope(Answer):
     """
-    A scope of the catalogue. `selectors`: what of it may be given where not all of it may.
+    A scope of the catalogue. `selectors`: what of it may be given where not all of it may; `listed`: the platform
+    lists what a selector may name.
     """
 
     scope: str
@@ -123,6 +124,7 @@ class GrantableScope(Answer):
     may: bool
     why_not: str | None
     selectors: list[str]
+    listed: bool
 
 
 class ScopeCatalogue(Answer):
@@ -157,6 +159,27 @@ class LastUse(Answer):
     What it named: a tool, a method, a route or an operation.
     """
     count: int
+
+
+class OfferedName(Answer):
+    """
+    What a selector may name; `title`: in words, where the platform has any.
+    """
+
+    name: str
+    title: str | None
+
+
+class OfferedNames(Answer):
+    """
+    What the platform lists for whoever asks, with their own rights. `why_not`: why there is nothing; any exact name
+    may be given all the same.
+    """
+
+    scope: str
+    selector: str
+    names: list[OfferedName]
+    why_not: str | None
 
 
 class Owner(Answer):
