@@ -36,10 +36,13 @@ else
 	$(BIN)/python -m pytest $(ALONE)
 endif
 
+# One browser for all of them, which takes one event loop for all of them.
+JOURNEYS_FLAGS := -o python_files='journey_*.py' \
+	-o asyncio_default_fixture_loop_scope=session -o asyncio_default_test_loop_scope=session
 test-browser: $(STAMPS)/dev ## try the page in a real Chromium, which is installed where root may (pictures: .venv/pictures)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
 		{ echo 'error: there is no Chromium, and it cannot be installed here; on Debian: apt-get install chromium' >&2; exit 1; }
-	$(BIN)/python -m pytest -o python_files='journey_*.py' tests/browser
+	$(BIN)/python -m pytest $(JOURNEYS_FLAGS) $(or $(TESTS),tests/browser)
 
 check: $(STAMPS)/dev $(STAMPS)/typescript ## check format, lint and types
 	$(BIN)/ruff format --check .

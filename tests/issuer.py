@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -118,9 +119,11 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Issuer:
-    """A provider that listens. `keys` are published; the first one signs. `answers` replaces what a path says."""
+    """A provider that listens. `keys` are published; the first one signs. `answers` replaces what a path says; `host`
+    is how it is called."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.keys = [make_key()]
         self.asked: Counter[str] = Counter()
         self.answers: dict[str, Answer] = {}
@@ -128,6 +131,7 @@ class Issuer:
         self.wall: Callable[[], float] = time.time
         self.page: tuple[str, str | None, str] | None = None  # client id, secret, redirect URL
         self.person: dict[str, Any] = {}  # claims of whoever sits before its sign-in page
+        self.asks = False  # whether its page waits for what that person says
         self.codes: dict[str, dict[str, str]] = {}
         self.port = 0
         self._tls = tls
@@ -135,7 +139,7 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://{self.host}:{self.port}"
 
     def form_claims(self, **changes: object) -> dict[str, Any]:
         """Claims of Ada, good for five minutes; a change to None leaves one out."""
@@ -176,17 +180,23 @@ class Issuer:
         return web.Response(status=404)
 
     def _authorize(self, asked: Mapping[str, str]) -> web.Response:
-        """Whoever sits there agrees at once. OAuth 2.1's rules: PKCE, and a redirect URL letter for letter."""
+        """Whoever sits there agrees at once, or says so. OAuth 2.1's rules: PKCE, and a redirect URL letter for
+        letter."""
         assert self.page is not None
         client_id, _, redirect_url = self.page
         if (asked["client_id"], asked["redirect_uri"], asked["response_type"]) != (client_id, redirect_url, "code"):
             return web.Response(status=400)
         if asked["code_challenge_method"] != "S256" or "openid" not in asked["scope"].split():
             return web.Response(status=400)
-        code = secrets.token_urlsafe(16)
-        self.codes[code] = dict(asked)
-        answer = urlencode({"code": code, "state": asked["state"], "iss": self.url})
-        return web.Response(status=302, headers={"Location": f"{redirect_url}?{answer}"})
+        if self.asks and "answer" not in asked:
+            return web.Response(text=_form_question(asked), content_type="text/html")
+        answer = {"state": asked["state"], "iss": self.url}
+        if asked.get("answer") == "deny":
+            answer["error"] = "access_denied"
+        else:
+            answer["code"] = secrets.token_urlsafe(16)
+            self.codes[answer["code"]] = dict(asked)
+        return web.Response(status=302, headers={"Location": f"{redirect_url}?{urlencode(answer)}"})
 
     def _redeem(self, form: Mapping[str, str], headers: Mapping[str, str]) -> web.Response:
         """A code is good once, for whoever began the flow with it, and knows the client's secret."""
@@ -205,10 +215,17 @@ class Issuer:
         return web.json_response({"id_token": id_token, "access_token": "of no interest", "token_type": "Bearer"})
 
 
+def _form_question(asked: Mapping[str, str]) -> str:
+    """The provider's page for a person who has not answered yet."""
+    kept = "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in asked.items())
+    buttons = '<button name="answer" value="agree">Agree</button><button name="answer" value="deny">Deny</button>'
+    return f'<!doctype html><html lang="en"><title>Provider</title><link rel="icon" href="data:,"><form>{kept}{buttons}'
+
+
 @contextlib.asynccontextmanager
-async def run_issuer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Issuer]:
+async def run_issuer(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Issuer]:
     """A provider for as long as the context lasts."""
-    issuer = Issuer(tls)
+    issuer = Issuer(tls, host)
     await issuer.start()
     try:
         yield issuer

@@ -37,14 +37,16 @@ MODERN_META = {
 ACCEPT = "application/json, text/event-stream"
 
 
-def form_settings(database_url: str, upstream_url: str, **sections: dict[str, Any]) -> Settings:
+def form_settings(
+    database_url: str, upstream_url: str, *, listen: str = "127.0.0.1:0", **sections: dict[str, Any]
+) -> Settings:
     """Settings for a test: free ports, the cheapest hashes, a lease four times as short as in production."""
     settings = load_settings(
         None,
         {
             "AEGIS_DATABASE_URL": database_url,
             "AEGIS_UPSTREAM_MCP": upstream_url,
-            "AEGIS_LISTEN": "127.0.0.1:0",
+            "AEGIS_LISTEN": listen,
             "AEGIS_OPS_LISTEN": "127.0.0.1:0",
             "AEGIS_SECRET_KEY": "the same secret for every instance of a test",
         },
@@ -109,10 +111,11 @@ class Stage:
     async def proxy(
         self, upstream_url: str, policy_files: PolicyFiles | None = None, /, **sections: dict[str, Any]
     ) -> AsyncIterator[Proxy]:
-        """A proxy in front of an upstream, once it trusts its news; `database_url` may name a relay instead."""
+        """A proxy in front of an upstream, once it trusts its news; `via` may name a relay as `database_url`, and an
+        address to `listen` at."""
         policy = policy_files.load() if policy_files is not None else self.policy
-        database_url = sections.pop("via", {}).get("database_url", self.database_url)
-        settings = form_settings(database_url, upstream_url, **sections)
+        via = {"database_url": self.database_url, "listen": "127.0.0.1:0", **sections.pop("via", {})}
+        settings = form_settings(via["database_url"], upstream_url, listen=via["listen"], **sections)
         async with run_proxy(settings, policy, policy_files) as proxy:
             await proxy.wait_trusted()
             yield proxy

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from proxy.demo.sample_server import SampleServer
+from tests.browser.looks import SIZES
 from tests.console.visiting import Visitor, visit
 from tests.staging import GUARD_SECONDS, Stage
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PICTURES = Path(os.environ.get("AEGIS_PICTURES", ".venv/pictures"))
-SIZES: dict[str, ViewportSize] = {
-    "wide": {"width": 1280, "height": 900},
-    "phone": {"width": 390, "height": 844},
-}
 Open = Callable[..., Any]
-Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ async def visitor(http: aiohttp.ClientSession, stage: Stage, sample: SampleServe
         yield visitor
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     path = shutil.which("chromium")
     assert path is not None, "there is no Chromium: apt-get install chromium"
@@ -46,22 +39,21 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture
 def open_page(browser: Browser, request: pytest.FixtureRequest) -> Open:
     """A fresh visit, of `at` or of the visitor's proxy. What no page of ours may do fails the test at its end: errors
-    in the console, other hosts."""
+    in the console, other hosts. `may_fail`: words of errors that the test provokes; `may_ask`: another host."""
 
     @asynccontextmanager
     async def open_page(
         path: str,
-        size: str = "wide",
-        scheme: Scheme = "light",
         *,
         at: str | None = None,
+        size: str = "wide",
         may_fail: tuple[str, ...] = (),
+        may_ask: str | None = None,
         **options: Any,
     ) -> AsyncIterator[Page]:
         url = at or request.getfixturevalue("visitor").url
         context = await browser.new_context(
             viewport=SIZES[size],
-            color_scheme=scheme,
             base_url=url,
             locale="en-GB",
             timezone_id="Europe/Berlin",
@@ -74,17 +66,11 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Open:
             "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
         )
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda asked: faults.append(asked.url) if not asked.url.startswith(url) else None)
+        hosts = (url,) if may_ask is None else (url, may_ask)
+        page.on("request", lambda asked: None if asked.url.startswith(hosts) else faults.append(asked.url))
         await page.goto(path)
         yield page
         await context.close()
         assert [fault for fault in faults if not any(word in fault for word in may_fail)] == []
 
     return open_page
-
-
-async def picture(page: Page, name: str) -> None:
-    """Kept for whoever looks at them one by one; nothing may be wider than the window."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    await page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
-    assert await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
