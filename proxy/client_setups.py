@@ -1,4 +1,4 @@
-"""How each MCP client is told where we are and which key to use.  [pure]
+"""How each client is told where we are and which key to use: the SDKs, and MCP clients.  [pure]
 
 In go the name of a client and the address clients reach us at, out come steps to paste: commands, files, programs. The
 key never stands in them: it is read from the environment where the client can do that, asked for where it asks, and
@@ -73,6 +73,31 @@ def form_environment(base_url: str) -> Step:
     """What every setup that reads the environment rests on."""
     text = f"export {KEY_VARIABLE}={PLACEHOLDER}\nexport {URL_VARIABLE}={shlex.quote(base_url)}\n"
     return Step("Once, in the shell that starts the client", "sh", text)
+
+
+def _form_sdk(base_url: str, install: str, step: Step) -> tuple[Step, ...]:
+    text = f"{install}\nexport {URL_VARIABLE}={shlex.quote(base_url)}\n"
+    return (Step("Once, in the shell that starts the program", "sh", text), step)
+
+
+def _form_python_sdk(base_url: str) -> tuple[Step, ...]:
+    program = (
+        "from aegis_sdk import AegisClient\n\n"
+        f'client = AegisClient(api_key="{PLACEHOLDER}")\n'
+        "print(client.whoami().name)\n"
+    )
+    step = Step("Says the key's name: python whoami.py", "python", program, "whoami.py")
+    return _form_sdk(base_url, "pip install aegis-sdk", step)
+
+
+def _form_typescript_sdk(base_url: str) -> tuple[Step, ...]:
+    program = (
+        'import { AegisClient } from "@aegis/sdk";\n\n'
+        f'const client = new AegisClient({{ apiKey: "{PLACEHOLDER}" }});\n'
+        "console.log((await client.whoami()).name);\n"
+    )
+    step = Step("Says the key's name: node whoami.mjs", "typescript", program, "whoami.mjs")
+    return _form_sdk(base_url, "npm install @aegis/sdk", step)
 
 
 def _form_json(value: Mapping[str, object]) -> str:
@@ -235,9 +260,12 @@ def _form_curl(base_url: str) -> tuple[Step, ...]:
 
 Form = Callable[[str], tuple[Step, ...]]
 _READS = f"Reads the key from {KEY_VARIABLE}."
+_IN_PROGRAM = f"Here the key stands in the program. Where it is left out, it is read from {KEY_VARIABLE}."
 _WRITTEN = "Cannot read a variable: the key is written into a file. Keep that file out of repositories and backups."
 CLIENTS: Final[Mapping[str, tuple[str, str | None, Form]]] = MappingProxyType(
     {
+        "python-sdk": ("Python SDK", _IN_PROGRAM, _form_python_sdk),
+        "typescript-sdk": ("TypeScript SDK", f"{_IN_PROGRAM} Needs Node.js 20.", _form_typescript_sdk),
         "claude-code": ("Claude Code", _READS, _form_claude_code),
         "claude-desktop": (
             "Claude Desktop",
@@ -255,8 +283,8 @@ CLIENTS: Final[Mapping[str, tuple[str, str | None, Form]]] = MappingProxyType(
             f"{_READS} Needs Node.js 22. Others on the machine may see the key while it runs.",
             _form_inspector,
         ),
-        "python": ("Python", _READS, _form_python),
-        "typescript": ("TypeScript", _READS, _form_typescript),
+        "python": ("MCP in Python", _READS, _form_python),
+        "typescript": ("MCP in TypeScript", _READS, _form_typescript),
         "curl": ("curl", _READS, _form_curl),
     }
 )

@@ -1,4 +1,4 @@
-"""What is to be pasted into MCP clients: right, runnable, and never with a key in it."""
+"""What is to be pasted into clients: right, runnable, and never with a key in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def get_server(client: str, member: str = "mcpServers") -> dict[str, Any]:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_setup_leads_to_us_and_says_where_the_key_comes_from(client: str) -> None:
     setup = form_setup(client, BASE_URL)
-    assert any(URL in step.text for step in setup.steps)
+    assert any(BASE_URL in step.text for step in setup.steps)
     texts = " ".join(step.text for step in setup.steps)
     assert KEY_VARIABLE in texts or PLACEHOLDER in texts or "${input:" in texts
     for step in setup.steps:

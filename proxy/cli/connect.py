@@ -1,4 +1,4 @@
-"""`aegis-proxy connect CLIENT`: ready configuration for an MCP client."""
+"""`aegis-proxy connect CLIENT`: ready configuration for an MCP client, a first program for an SDK."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def connect(
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Print what to paste into an MCP client. What is to be pasted goes to stdout, everything about it to stderr.
+    """Print what to paste into an MCP client, or for an SDK. What is to be pasted goes to stdout, the rest to stderr.
 
     The key is never among it: clients read it from AEGIS_API_KEY, ask for it, or leave a place for it.
 

@@ -53,6 +53,10 @@ async def test_a_key_is_made_used_watched_and_revoked(proxy: Proxy, stage: Stage
         await dialog.get_by_text("It works: ada, tier pro, 1 right, until").wait_for()
         await dialog.get_by_role("tab", name="Claude Desktop").click()
         assert token in await dialog.get_by_role("tabpanel").inner_text()
+        await dialog.get_by_role("tab", name="Python SDK").click()
+        assert f'AegisClient(api_key="{token}")' in await dialog.get_by_role("tabpanel").inner_text()
+        await dialog.get_by_role("tab", name="TypeScript SDK").click()
+        assert f'new AegisClient({{ apiKey: "{token}" }})' in await dialog.get_by_role("tabpanel").inner_text()
         await dialog.get_by_role("button", name="I saved it", exact=True).click()
         await page.get_by_role("heading", name="etl", exact=True).wait_for()
         assert await find_leftovers(page, token) == []
