@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 from proxy.clock import Clock
-from proxy.database import Database
 from proxy.errors import DeniedError
-from proxy.flushing import WRITE_SECONDS, Flushing, Rows
+from proxy.flushing import Flusher, Flushing, Rows
 from proxy.identity import KeyId, OwnerId
 from proxy.logs import get_logger
 from proxy.policy.scopes import show
@@ -66,26 +64,14 @@ class Audit:
     `count_dropped` is told of what is written nowhere.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        instance: UUID,
-        clock: Clock,
-        flush_seconds: float,
-        count_dropped: Callable[[int], None],
-        write_seconds: float = WRITE_SECONDS,
-    ) -> None:
+    def __init__(self, flusher: Flusher, clock: Clock, count_dropped: Callable[[int], None]) -> None:
         self._clock = clock
         self._count_dropped = count_dropped
         self._dropped = 0
         self._rows: dict[tuple[object, ...], _Row] = {}
         self._rows_of: Counter[str | tuple[str, KeyId | None]] = Counter()  # an action, and a key in it
         self._beyond: dict[tuple[str, KeyId | None], _Row] = {}
-        flushing = Flushing(
-            database, self._take, write=WRITE, instance=instance, subject="audit", flush_seconds=flush_seconds,
-            write_seconds=write_seconds,
-        )  # fmt: skip
+        flushing = Flushing(flusher, self._take, subject="audit", write=WRITE)
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
 
     def note_denial(self, key_id: KeyId | None, owner_id: OwnerId, denial: DeniedError, request_id: str) -> None:

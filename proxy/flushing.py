@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -44,6 +45,16 @@ WITH fresh AS (
 FORGET = "DELETE FROM flushes WHERE at < now() - interval '30 days'"
 
 
+@dataclass(frozen=True, slots=True)
+class Flusher:
+    """What all who gather have in common: where it goes, whose it is, and how often."""
+
+    database: Database
+    instance: UUID
+    flush_seconds: float
+    write_seconds: float = WRITE_SECONDS
+
+
 class Flushing:
     """`take(limit)` gives up to so many rows away, for good; `write` reads them as `jsonb_to_recordset($4::jsonb)`.
 
@@ -51,25 +62,16 @@ class Flushing:
     """
 
     def __init__(
-        self,
-        database: Database,
-        take: Callable[[int], Rows],
-        *,
-        write: str,
-        sweep: str | None = None,
-        instance: UUID,
-        subject: str,
-        flush_seconds: float,
-        write_seconds: float = WRITE_SECONDS,
+        self, flusher: Flusher, take: Callable[[int], Rows], *, subject: str, write: str, sweep: str | None = None
     ) -> None:
-        self._database = database
+        self._database = flusher.database
         self._take = take
         self._write_statement = FRESH + write
         self._sweep_statement = sweep
-        self._instance = instance
+        self._instance = flusher.instance
         self._subject = subject
-        self._flush_seconds = flush_seconds
-        self._write_seconds = write_seconds
+        self._flush_seconds = flusher.flush_seconds
+        self._write_seconds = flusher.write_seconds
         self._number = 0
         self._batch: str | None = None  # not known to be in
         self._writing = asyncio.Lock()

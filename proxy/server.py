@@ -42,6 +42,7 @@ from proxy.fittings import (
     open_signing_keys,
     require_c_parser,
 )
+from proxy.flushing import Flusher
 from proxy.forwarding import Destination, Forwarder
 from proxy.front_door import FrontDoor
 from proxy.heart import Heart, build_heart
@@ -239,19 +240,11 @@ def _build_recorder(
     stack: AsyncExitStack,
 ) -> Recorder:
     """What it gathers is written beside everything else, and the rest once no request is under way any more."""
-    flush_seconds, instance, clock = settings.usage.flush_seconds, heart.instance, heart.clock
-    usage = Usage(
-        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.usage_dropped.inc
-    )
-    last_uses = LastUseLog(
-        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.usage_dropped.inc
-    )
-    audit = Audit(
-        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.audit_dropped.inc
-    )
-    networks = Networks(
-        database, instance=instance, clock=clock, flush_seconds=flush_seconds, count_dropped=metrics.audit_dropped.inc
-    )
+    flusher, clock = Flusher(database, heart.instance, settings.usage.flush_seconds), heart.clock
+    usage = Usage(flusher, clock, metrics.usage_dropped.inc)
+    last_uses = LastUseLog(flusher, clock, metrics.usage_dropped.inc)
+    audit = Audit(flusher, clock, metrics.audit_dropped.inc)
+    networks = Networks(flusher, clock, metrics.audit_dropped.inc)
     rooms = (usage, last_uses, audit, networks)
     alarms = Alarms(audit=audit, find_proven=heart.screen.find_proven, count=metrics.count_alarm, timer=clock.boot)
 

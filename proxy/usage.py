@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
-from uuid import UUID
 
 from proxy.clock import Clock
 from proxy.database import Database
-from proxy.flushing import WRITE_SECONDS, Flushing, Rows
+from proxy.flushing import Flusher, Flushing, Rows
 from proxy.identity import KeyId
 from proxy.logs import get_logger
 from proxy.policy.scopes import is_selector, split_scope
@@ -122,16 +121,7 @@ class KeyUsage:
 class Usage:
     """One instance per process. `run` it beside everything else, and `aclose` it when nobody counts any more."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        instance: UUID,
-        clock: Clock,
-        flush_seconds: float,
-        count_dropped: Callable[[], None],
-        write_seconds: float = WRITE_SECONDS,
-    ) -> None:
+    def __init__(self, flusher: Flusher, clock: Clock, count_dropped: Callable[[], None]) -> None:
         self._clock = clock
         self._count_dropped = count_dropped
         self._dropped = 0
@@ -140,10 +130,7 @@ class Usage:
         self._rows: dict[tuple[KeyId, str, tuple[str, ...], bool], _Row] = {}
         self._waiting: list[_Row] = []
         self._selective: Counter[KeyId] = Counter()
-        flushing = Flushing(
-            database, self._take, write=WRITE, sweep=SWEEP, instance=instance, subject="usage",
-            flush_seconds=flush_seconds, write_seconds=write_seconds,
-        )  # fmt: skip
+        flushing = Flushing(flusher, self._take, subject="usage", write=WRITE, sweep=SWEEP)
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
 
     def count(self, key_id: KeyId, rule: str | None, scopes: tuple[str, ...], allowed: bool) -> None:

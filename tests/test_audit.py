@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from proxy.audit import MAX_BEYOND, MAX_LISTED, MAX_ROWS, MAX_ROWS_OF_KEY, Audit
 from proxy.database import Database
 from proxy.errors import DeniedError, Reason
+from proxy.flushing import Flusher
 from proxy.identity import KeyId, OwnerId
 from proxy.logs import configure_logging
 from proxy.policy import Denied
@@ -33,9 +34,7 @@ def ignore(_count: int) -> None:
 def form_audit(
     database: Database, clock: ManualClock | None = None, count_dropped: Callable[[int], None] = ignore
 ) -> Audit:
-    return Audit(
-        database, instance=INSTANCE, clock=clock or ManualClock(), flush_seconds=3600, count_dropped=count_dropped
-    )
+    return Audit(Flusher(database, INSTANCE, 3600), clock or ManualClock(), count_dropped)
 
 
 def deny(scope: str = "workflow:run:nightly-etl", rule: str | None = "mcp/tool:aegis.workflow.run") -> DeniedError:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from proxy.database import Database
-from proxy.flushing import FRESH, MAX_ROWS, Flushing, Rows
+from proxy.flushing import FRESH, MAX_ROWS, Flusher, Flushing, Rows
 from proxy.keys.minting import draw_token
 from proxy.logs import configure_logging
 from tests.faults.relay import Relay, run_relay
@@ -49,10 +49,8 @@ def form_flushing(
     flush_seconds: float = 3600,
     write_seconds: float = GUARD_SECONDS,
 ) -> Flushing:
-    return Flushing(
-        database, basket.take, write=WRITE, sweep=SWEEP, instance=instance or uuid4(), subject=subject,
-        flush_seconds=flush_seconds, write_seconds=write_seconds,
-    )  # fmt: skip
+    flusher = Flusher(database, instance or uuid4(), flush_seconds, write_seconds)
+    return Flushing(flusher, basket.take, subject=subject, write=WRITE, sweep=SWEEP)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.clock import Clock, SystemClock
 from proxy.database import Database
+from proxy.flushing import Flusher
 from proxy.identity import KeyId
 from proxy.logs import configure_logging
 from proxy.usage import DAY_SECONDS, MAX_ROWS, MAX_SCOPES, MAX_SELECTIVE, DayUse, Usage, read_usage
@@ -36,7 +37,7 @@ def form_usage(
     flush_seconds: float = 3600,
     count_dropped: Callable[[], None] = ignore,
 ) -> Usage:
-    return Usage(database, instance=uuid4(), clock=clock, flush_seconds=flush_seconds, count_dropped=count_dropped)
+    return Usage(Flusher(database, uuid4(), flush_seconds), clock, count_dropped)
 
 
 async def read_rows(database: Database) -> dict[tuple[str, str, tuple[str, ...], bool], int]:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
-from uuid import UUID
 
 from proxy.client_address import ClientAddress
 from proxy.clock import Clock
-from proxy.database import Database
 from proxy.errors import Reason
-from proxy.flushing import WRITE_SECONDS, Flushing, Rows
+from proxy.flushing import Flusher, Flushing, Rows
 from proxy.identity import KeyId
 from proxy.keys.record import form_date
 from proxy.policy.scopes import show
@@ -108,23 +106,11 @@ class LastUseLog:
     `count_dropped` is told of each use that is written nowhere.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        instance: UUID,
-        clock: Clock,
-        flush_seconds: float,
-        count_dropped: Callable[[], None],
-        write_seconds: float = WRITE_SECONDS,
-    ) -> None:
+    def __init__(self, flusher: Flusher, clock: Clock, count_dropped: Callable[[], None]) -> None:
         self._clock = clock
         self._count_dropped = count_dropped
         self._rows: dict[tuple[KeyId, int], _Row] = {}
-        flushing = Flushing(
-            database, self._take, write=WRITE, sweep=SWEEP, instance=instance, subject="last_uses",
-            flush_seconds=flush_seconds, write_seconds=write_seconds,
-        )  # fmt: skip
+        flushing = Flushing(flusher, self._take, subject="last_uses", write=WRITE, sweep=SWEEP)
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
 
     def note_use(

@@ -12,12 +12,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Network
 from typing import Final
-from uuid import UUID
 
 from proxy.client_address import ClientAddress
 from proxy.clock import Clock
-from proxy.database import Database
-from proxy.flushing import WRITE_SECONDS, Flushing, Rows
+from proxy.flushing import Flusher, Flushing, Rows
 from proxy.identity import KeyId
 from proxy.policy.scopes import show
 
@@ -68,26 +66,14 @@ class Networks:
     `count_dropped` is told of each meeting that is written nowhere.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        instance: UUID,
-        clock: Clock,
-        flush_seconds: float,
-        count_dropped: Callable[[], None],
-        write_seconds: float = WRITE_SECONDS,
-    ) -> None:
+    def __init__(self, flusher: Flusher, clock: Clock, count_dropped: Callable[[], None]) -> None:
         self._clock = clock
         self._count_dropped = count_dropped
         self._day = self._find_day()
         self._met: set[tuple[KeyId, ClientAddress]] = set()
         self._meetings: dict[tuple[KeyId, str], _Meeting] = {}
         self._new_of: Counter[KeyId] = Counter()
-        flushing = Flushing(
-            database, self._take, write=WRITE, sweep=SWEEP, instance=instance, subject="networks",
-            flush_seconds=flush_seconds, write_seconds=write_seconds,
-        )  # fmt: skip
+        flushing = Flushing(flusher, self._take, subject="networks", write=WRITE, sweep=SWEEP)
         self.run, self.flush, self.aclose = flushing.run, flushing.flush, flushing.aclose
 
     def meet(

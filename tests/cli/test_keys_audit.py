@@ -13,6 +13,7 @@ from proxy.audit_trail import Event
 from proxy.cli.keys_audit import describe_event
 from proxy.database import Database
 from proxy.errors import DeniedError, Reason
+from proxy.flushing import Flusher
 from proxy.keys.token import parse_token
 from tests.cli.command import Command
 from tests.clocks import ManualClock
@@ -25,10 +26,7 @@ async def test_what_was_done_to_a_key_is_told_newest_first(aegis: Command, datab
     key_id = parse_token(await aegis.mint("--name", "first")).key_id
     await aegis.mint("--name", "other")
     assert (await aegis.run("keys", "update", key_id, "--name", "second")).code == 0
-    audit = Audit(
-        database, instance=INSTANCE, clock=ManualClock(wall=1_764_432_000), flush_seconds=3600,
-        count_dropped=lambda _count: None,
-    )  # fmt: skip
+    audit = Audit(Flusher(database, INSTANCE, 3600), ManualClock(wall=1_764_432_000), lambda _count: None)
     for _ in range(3):
         audit.note_denial(key_id, ADA, DeniedError(Reason.ROUTE_DENIED, "no rule allows it"), "request")
     await audit.flush()

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.cli.keys_usage import print_chart
 from proxy.database import Database
+from proxy.flushing import Flusher
 from proxy.identity import KeyId
 from proxy.keys.last_uses import LastUseLog
 from proxy.keys.token import parse_token
@@ -24,7 +25,7 @@ TODAY = date(2026, 11, 29)
 async def count(database: Database, key_id: KeyId, allowed: int, denied: int, days_ago: int = 0) -> None:
     """What a proxy writes of a day's decisions."""
     clock = ManualClock(wall=time.time() - days_ago * 86_400)
-    usage = Usage(database, instance=uuid4(), clock=clock, flush_seconds=3600, count_dropped=lambda: None)
+    usage = Usage(Flusher(database, uuid4(), 3600), clock, lambda: None)
     for _ in range(allowed):
         usage.count(key_id, RUN, ("workflow:run:nightly-etl",), True)
     for _ in range(denied):
@@ -44,10 +45,7 @@ async def test_what_a_key_did_is_shown_by_day_and_by_rule(aegis: Command, databa
     key_id = await mint(aegis, database, days_ago=3)
     for days_ago, allowed, denied in ((0, 5, 1), (2, 10, 0)):
         await count(database, key_id, allowed, denied, days_ago)
-    log = LastUseLog(
-        database, instance=uuid4(), clock=ManualClock(wall=1_764_432_000), flush_seconds=3600,
-        count_dropped=lambda: None,
-    )  # fmt: skip
+    log = LastUseLog(Flusher(database, uuid4(), 3600), ManualClock(wall=1_764_432_000), lambda: None)
     log.note_use(key_id, 1, "aegis.workflow.run", None, "agent/1.0")
     await log.flush()
     outcome = await aegis.run("keys", "usage", key_id, "--days", "7")

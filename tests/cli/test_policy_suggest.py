@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from proxy.database import Database
+from proxy.flushing import Flusher
 from proxy.identity import KeyId
 from proxy.keys.token import parse_token
 from proxy.usage import Usage
@@ -22,9 +23,7 @@ async def count(
 ) -> None:
     """What the proxy counts of decisions of that day."""
     wall = (datetime.now(UTC) - timedelta(days=days_ago)).timestamp()
-    usage = Usage(
-        database, instance=uuid4(), clock=ManualClock(wall=wall), flush_seconds=3600, count_dropped=lambda: None
-    )
+    usage = Usage(Flusher(database, uuid4(), 3600), ManualClock(wall=wall), lambda: None)
     for decision in decisions:
         usage.count(key_id, *decision)
     assert await usage.flush()

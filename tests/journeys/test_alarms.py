@@ -15,6 +15,7 @@ from proxy.audit import Audit
 from proxy.client_address import parse_client_address
 from proxy.clock import SystemClock
 from proxy.errors import Reason
+from proxy.flushing import Flusher
 from proxy.identity import KeyId, OwnerId
 from proxy.keys.changes import KeyChanges
 from proxy.keys.legacy import LegacyToken
@@ -167,9 +168,7 @@ class Desk:
         self.counted: list[Alarm] = []
         self.found: asyncio.Future[KeyRecord | None] = asyncio.get_running_loop().create_future()
         self.looked_at = 0
-        self.audit = Audit(
-            stage.database, instance=uuid4(), clock=SystemClock(), flush_seconds=60, count_dropped=lambda _count: None
-        )
+        self.audit = Audit(Flusher(stage.database, uuid4(), 60), SystemClock(), lambda _count: None)
         self.alarms = Alarms(
             audit=self.audit, find_proven=self.find, count=self.counted.append, timer=self.clock.boot
         )  # fmt: skip

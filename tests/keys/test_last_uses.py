@@ -11,6 +11,7 @@ import pytest
 
 from proxy.database import Database
 from proxy.errors import Reason
+from proxy.flushing import Flusher
 from proxy.identity import KeyId
 from proxy.keys.changes import KeyChanges
 from proxy.keys.last_uses import MAX_ROWS, MAX_SHOWN, SWEEP, LastRefusal, LastUse, LastUseLog
@@ -30,7 +31,7 @@ def ignore() -> None:
 
 
 def form_log(database: Database, clock: ManualClock, count_dropped: Callable[[], None] = ignore) -> LastUseLog:
-    return LastUseLog(database, instance=uuid4(), clock=clock, flush_seconds=3600, count_dropped=count_dropped)
+    return LastUseLog(Flusher(database, uuid4(), 3600), clock, count_dropped)
 
 
 @pytest.fixture

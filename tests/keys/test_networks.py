@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from proxy.database import Database
+from proxy.flushing import Flusher
 from proxy.identity import KeyId
 from proxy.keys.networks import DAY_SECONDS, MAX_NEW_OF_KEY, SWEEP, Networks, form_network
 from tests.clocks import ManualClock
@@ -33,9 +34,7 @@ def form_networks(
     instance: UUID | None = None,
     count_dropped: Callable[[], None] = ignore,
 ) -> Networks:
-    return Networks(
-        database, instance=instance or uuid4(), clock=clock, flush_seconds=3600, count_dropped=count_dropped
-    )
+    return Networks(Flusher(database, instance or uuid4(), 3600), clock, count_dropped)
 
 
 @pytest.fixture
