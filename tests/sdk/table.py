@@ -16,7 +16,10 @@ from collections.abc import Mapping
 from tests.sdk.runner import FACES, ROOT, list_outcomes, load_scenarios
 
 Table = Mapping[str, list[str]]
-RUNNERS = {f"python, {face}": [sys.executable, "-m", "tests.sdk.runner", face] for face in FACES}
+RUNNERS = {
+    **{f"python, {face}": [sys.executable, "-m", "tests.sdk.runner", face] for face in FACES},
+    "typescript": [sys.executable, "-m", "tests.sdk.typescript"],
+}
 
 
 def run(command: list[str]) -> Table:
