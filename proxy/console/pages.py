@@ -6,9 +6,10 @@ escaped: templates do that, to everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller
@@ -16,6 +17,8 @@ from proxy.management.shown import DayUse, Event, GrantableScope, Key, Usage
 from proxy.policy.scopes import EVERYTHING, covers, show
 
 Tone = Literal["good", "warn", "bad", "off", "ended"]
+# A moment as the audit writes it.
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d", re.ASCII)
 RUN_WORKFLOW: Final = "workflow:run"
 MAX_LINES: Final = 12  # of one event
 SOON: Final = timedelta(days=14)
@@ -226,4 +229,16 @@ def _tell(value: object) -> str:
         return show(", ".join(map(str, value))) or "none"
     if isinstance(value, dict):
         return show("; ".join(f"{name.replace('_', ' ')} {_tell(one)}" for name, one in value.items())) or "none"
-    return "none" if value is None else show(str(value))
+    if value is None:
+        return "none"
+    moment = _find_moment(str(value))
+    return show(str(value)) if moment is None else tell_moment(moment)
+
+
+def _find_moment(text: str) -> datetime | None:
+    if _MOMENT.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # a name may look like one
+        return None

@@ -261,7 +261,7 @@ def _require_manager(caller: Caller) -> Caller:
     if any(covers(caller.grants, scope) for scope in ACTION_SCOPES.values()):
         return caller
     missing = ACTION_SCOPES["list"]
-    detail = f"{caller.name} may not manage keys: that takes {missing}."
+    detail = f"Signing in takes a right to manage keys, such as {missing}: {caller.name} holds none."
     raise DeniedError(Reason.SCOPE_MISSING, detail, data={"missing": [missing]})
 
 

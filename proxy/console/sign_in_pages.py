@@ -42,7 +42,8 @@ def find_prefix(public_url: str | None) -> str:
 
 def form_sign_in_page(*, prefix: str, csrf: str, onward: str, provider: bool, fault: str | None = None) -> str:
     """`onward`: where to go then; `provider`: whether one can sign in there; `fault`: why it did not work."""
-    told = f'<p class="notice bad" role="alert">{escape(fault)}</p>\n' if fault is not None else ""
+    words = fault and fault[0].upper() + fault[1:]
+    told = f'<p class="notice bad" role="alert">{escape(words)}</p>\n' if words else ""
     there = (
         f'<p><a class="button primary" href="{escape(prefix)}{START}?{escape(urlencode({"next": onward}))}">'
         "Sign in with your account</a></p>\n"

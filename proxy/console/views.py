@@ -234,6 +234,7 @@ class Console:
             title=get_title(refusal.reason),
             detail=refusal.detail,
             request_id=passage.request_id,
+            again="Retry-After" in answer.headers,
         )
         response = _form_page(text, answer.status)
         for name in ("Retry-After", "Allow"):

@@ -167,7 +167,7 @@ async def test_by_a_key_and_with_it_ends(proxy: Proxy, stage: Stage, open_page: 
         await look(page, "sign-in-no-key")
         await page.get_by_label("API key that may manage keys").fill(reader.token)
         await page.get_by_role("button", name="Sign in").click()
-        await page.get_by_role("alert").get_by_text("may not manage keys").wait_for()
+        await page.get_by_role("alert").get_by_text("right to manage keys").wait_for()
         await look(page, "sign-in-refused")
         await page.get_by_label("API key that may manage keys").fill(admin.token)
         await page.keyboard.press("Enter")

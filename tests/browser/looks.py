@@ -26,6 +26,7 @@ async def look(page: Page, name: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for size, viewport in SIZES.items():
         await page.set_viewport_size(viewport)
+        await page.evaluate("scrollTo(0, 0)")
         for scheme in SCHEMES:
             await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             await _take(page, f"{name}-{size}-{scheme}")

@@ -130,6 +130,11 @@ def test_history_is_told_in_words() -> None:
     assert list_changes(form_event("update", {"constraints": {}}, {"constraints": {"max_calls": 3}})) == [
         "constraints: none → max calls 3"
     ]
+    assert list_changes(
+        form_event("update", {"expires_at": None}, {"expires_at": "2027-02-17T20:28:09.975977+01:00"})
+    ) == ["expires at: none → 17 Feb 2027, 19:28 UTC"]
+    for name in ("2027-99-17T20:28:09+00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        assert list_changes(form_event("update", {"name": "a"}, {"name": name})) == [f"name: a → {name}"]
     assert len(list_changes(form_event("x", None, {str(number): 1 for number in range(99)}))) == 12
 
 

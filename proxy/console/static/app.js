@@ -5,12 +5,13 @@ export const PREFIX = new URL("../../..", import.meta.url).pathname.replace(/\/$
 export const ROOT = `${PREFIX}/settings/api-keys`;
 const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const LOST = { detail: "The server cannot be reached. Check your connection, and try again." };
 const UNITS = [["year", 31536000], ["month", 2592000], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
 
 /** An answer that says no: `message` is for whoever reads the page. */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? "The server answered in a way this page does not understand. Reload it, and try again.");
+    super(capitalize(problem.detail ?? "The server answered in a way this page does not understand. Reload it, and try again."));
     this.status = status;
     this.code = problem.code ?? "";
     this.faults = problem.faults ?? [];
@@ -22,18 +23,30 @@ export async function ask(method, path, body, headers = {}) {
   const sent = { Accept: "application/json", "X-CSRF-Token": csrf, ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   const answer = await send(`${PREFIX}/settings/v1${path}`, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
-  const said = await answer.json().catch(() => ({}));
+  const said = await answer.json().catch(() => null);
+  if (answer.ok && !said) throw new Refused(0, LOST);
   if (answer.ok) return said;
   if (answer.status === 401) tellEnded();
-  throw new Refused(answer.status, said);
+  throw new Refused(answer.status, said ?? {});
 }
 
 /** fetch, whose failure is said in words. Throws Refused. */
 export async function send(url, options) {
+  return fetch(url, options).catch(() => { throw new Refused(0, LOST); });
+}
+
+/** A sentence, of words that a log line may begin with. */
+export const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Do what a button stands for, once at a time: until it is done, the button says so and does nothing else. Whatever
+    `work` throws is thrown. */
+export async function occupy(button, work) {
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
   try {
-    return await fetch(url, options);
-  } catch {
-    throw new Refused(0, { detail: "The server cannot be reached. Check your connection, and try again." });
+    await work();
+  } finally {
+    button.ariaBusy = null;
   }
 }
 
@@ -94,12 +107,13 @@ export function tellTimes(root = document) {
   for (const time of root.querySelectorAll("time[data-style]")) time.textContent = show(new Date(time.dateTime), time.dataset.style, now);
 }
 
-/** Replace parts of this page by those of a freshly read one, which the server has escaped. */
-export async function refresh(url, ids) {
-  const answer = await send(url, { headers: { Accept: "text/html" }, cache: "no-store" });
+/** Replace parts of this page by those of a freshly read one, which the server has escaped. `signal` takes it back. */
+export async function refresh(url, ids, signal) {
+  const answer = await send(url, { headers: { Accept: "text/html" }, cache: "no-store", signal });
   if (answer.redirected) return tellEnded();
   if (!answer.ok) throw new Refused(answer.status, {});
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const text = await answer.text().catch(() => { throw new Refused(0, LOST); });
+  const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const id of ids) {
     const [old, next] = [document.getElementById(id), fresh.getElementById(id)];
     if (!old || !next) continue;

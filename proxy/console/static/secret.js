@@ -1,6 +1,6 @@
 // The one sight of a key: shown whole, copied, tried, and gone when the dialog closes.
 
-import { begin, make, Refused, PREFIX, ROOT, say, send } from "./app.js";
+import { begin, make, occupy, Refused, PREFIX, ROOT, say, send } from "./app.js";
 
 const PLACEHOLDER = "YOUR_API_KEY";
 
@@ -53,20 +53,19 @@ export function reveal({ token, id, title, question, discard }) {
     find("stay").addEventListener("click", () => sure(false));
     find("leave").addEventListener("click", () => end("saved"));
     find("saved").addEventListener("click", () => end("saved"));
-    find("discard").addEventListener("click", async (event) => {
-      event.target.disabled = true;
+    find("discard").addEventListener("click", () => occupy(find("discard"), async () => {
       try {
         await discard();
         end("discarded");
       } catch (refused) {
         find("fault").textContent = refused.message;
-        event.target.disabled = false;
       }
-    });
-    find("test").addEventListener("click", async () => {
-      find("tested").textContent = "Asking…";
-      find("tested").textContent = await tryOut(secret);
-    });
+    }));
+    find("test").addEventListener("click", () => occupy(find("test"), async () => {
+      const { works, words } = await tryOut(secret);
+      const icon = find(works ? "works" : "fails").content.cloneNode(true);
+      find("tested").replaceChildren(make("p", { className: `notice ${works ? "good" : "bad"}` }, icon, make("span", {}, words)));
+    }));
   });
 }
 
@@ -76,11 +75,12 @@ async function tryOut(secret) {
     const headers = { Authorization: `Bearer ${secret}` };
     const answer = await send(`${PREFIX}/v1/api-keys/validate`, { method: "POST", headers, credentials: "omit", cache: "no-store" });
     const said = await answer.json();
-    if (!answer.ok) return `Refused: ${said.detail}`;
+    if (!answer.ok) return { works: false, words: `Refused: ${said.detail}` };
     const ends = said.expires_at ? `until ${new Date(said.expires_at).toLocaleDateString(undefined, { dateStyle: "medium" })}` : "without an end";
-    return `It works: ${said.user_id}, tier ${said.zaru_tier}, ${said.scopes.length} right${said.scopes.length === 1 ? "" : "s"}, ${ends}.`;
+    const words = `It works: ${said.user_id}, tier ${said.zaru_tier}, ${said.scopes.length} right${said.scopes.length === 1 ? "" : "s"}, ${ends}.`;
+    return { works: true, words };
   } catch (fault) {
-    return fault instanceof Refused ? fault.message : "The answer could not be read. Try again.";
+    return { works: false, words: fault instanceof Refused ? fault.message : "The answer could not be read. Try again." };
   }
 }
 
