@@ -59,10 +59,10 @@ async def renew(connection: Connection, caller: Caller, policy: Policy) -> tuple
         return renewed, now
     key = (await read_records(connection, [caller.key_id])).get(caller.key_id)
     if key is None:
-        raise CallerError(Reason.CREDENTIAL_INVALID.value, "the API key that asks for this is not valid any more")
+        raise CallerError(Reason.CREDENTIAL_INVALID, "the API key that asks for this is not valid any more")
     fault = key.find_fault(now) if caller.secret_version is None else key.find_use_fault(caller.secret_version, now)
     if fault is not None:
-        raise CallerError(fault.value, f"the API key that asks for this may not be used any more: {fault.value}")
+        raise CallerError(fault, f"the API key that asks for this may not be used any more: {fault}")
     return form_caller_of_key(key, policy, caller.secret_version), now
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from proxy.database import Connection, Database
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, Reason
 from proxy.identity import KeyId
 from proxy.keys.callers import hold, renew
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
@@ -300,7 +300,7 @@ async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> Ke
     if found is None or not may_see(caller, found):
         raise KeyNotFoundError(f"there is no key {key_id}")
     if not may_act_on(caller, found):
-        raise RightsError("not_a_descendant", "a key acts on keys that were made by it, and not on itself")
+        raise RightsError(Reason.NOT_A_DESCENDANT, "a key acts on keys that were made by it, and not on itself")
     return found
 
 
@@ -323,7 +323,7 @@ def _check_mint(caller: Caller, policy: Policy, wanted: WantedKey, scopes: Seque
     """The constraints of the new key. Raises RightsError."""
     check_action(caller, "mint")
     if caller.generations > MAX_ANCESTORS:
-        raise RightsError("too_many_generations", f"keys are made by keys {MAX_ANCESTORS} times over at most")
+        raise RightsError(Reason.TOO_MANY_GENERATIONS, f"keys are made by keys {MAX_ANCESTORS} times over at most")
     constraints = settle_constraints(wanted.constraints, caller.constraints)
     expires_at = wanted.expires_at.timestamp() if wanted.expires_at else None
     check_grant(caller, policy, scopes=scopes, expires_at=expires_at, constraints=constraints)
@@ -354,9 +354,9 @@ def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> d
         values["constraints"] = json.dumps(constraints.form())
     if patch.role is not None:
         if not case.caller.is_operator:
-            raise RightsError("rights_exceeded", "a role is an operator's to give")
+            raise RightsError(Reason.RIGHTS_EXCEEDED, "a role is an operator's to give")
         if patch.role and case.parent is not None:
-            raise RightsError("rights_exceeded", "a key that was made by a key has no role")
+            raise RightsError(Reason.RIGHTS_EXCEEDED, "a key that was made by a key has no role")
         values["aegis_role"] = patch.role or None
     return values
 

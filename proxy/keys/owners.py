@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from proxy.database import Connection, Database
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, Reason
 from proxy.identity import Owner, OwnerId
 from proxy.keys.callers import find_owner, find_owner_by_name, hold, renew
 from proxy.keys.minting import check_identifier, check_tier
@@ -116,7 +116,9 @@ class Owners:
             if not may_administer(admin, wanted):
                 raise OwnerNotFoundError("there is no such tenant")
             if not admin.is_operator and issuer != admin.owner.issuer:  # else a name is taken before its bearer comes
-                raise RightsError("rights_exceeded", "an admin adds owners of the identity provider they come from")
+                raise RightsError(
+                    Reason.RIGHTS_EXCEEDED, "an admin adds owners of the identity provider they come from"
+                )
             check_owner_change(admin, policy, wanted)
             owner_id = await connection.fetchval(ADD, tenant, issuer, subject, tier)
             if owner_id is None:

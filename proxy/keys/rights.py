@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from proxy.client_address import Network
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, Reason
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.constraints import Constraints
 from proxy.keys.record import KeyRecord, OwnerRecord
@@ -32,37 +32,24 @@ ACTION_SCOPES: Final[Mapping[Action, str]] = {
     "revoke": "key:revoke",
 }
 ADMIN_ROLE: Final = "aegis:admin"
-RightsCode = Literal[
-    "scope_missing",  # the `key:*` scope that the action takes
-    "rights_exceeded",
-    "expiry_exceeded",
-    "constraints_exceeded",
-    "not_a_descendant",
-    "not_the_owner",
-    "too_many_generations",
-    "role_missing",  # the tenant's admin's, to administer its owners
-]
 
 
 class RightsError(ProxyError):
     """Understood, and not the caller's to do. `missing`: the scopes that would have been needed."""
 
-    def __init__(self, code: RightsCode, detail: str, missing: Iterable[str] = ()) -> None:
+    def __init__(self, reason: Reason, detail: str, missing: Iterable[str] = ()) -> None:
         super().__init__(detail)
-        self.code: RightsCode = code
+        self.reason = reason
         self.detail = detail
         self.missing = tuple(missing)
 
 
 class CallerError(ProxyError):
-    """Whoever asks is not, or no longer, one who may ask. `code`: a `Reason`'s word, or one of the two below."""
+    """Whoever asks is not, or no longer, one who may ask."""
 
-    UNKNOWN_OWNER: Final = "owner_unknown"
-    FOREIGN_TENANT: Final = "tenant_mismatch"
-
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
-        self.code = code
+        self.reason = reason
         self.detail = detail
 
 
@@ -132,12 +119,12 @@ def form_caller_of_claims(
     `record`: the row of the token's issuer and subject. Raises CallerError.
     """
     if record is None:
-        raise CallerError(CallerError.UNKNOWN_OWNER, "this account is not known here: an operator has to add it")
+        raise CallerError(Reason.OWNER_UNKNOWN, "this account is not known here: an operator has to add it")
     owner = record.owner
     if record.disabled:
-        raise CallerError("owner_disabled", "this account is disabled")
+        raise CallerError(Reason.OWNER_DISABLED, "this account is disabled")
     if tenant_id is not None and tenant_id != owner.tenant_id:
-        raise CallerError(CallerError.FOREIGN_TENANT, "this account belongs to another tenant here")
+        raise CallerError(Reason.TENANT_MISMATCH, "this account belongs to another tenant here")
     own = simplify(policy.tiers.get(owner.tier, ()))
     grants = own if tier is None else intersect(own, policy.tiers.get(tier, frozenset()))
     return Caller(
@@ -186,7 +173,7 @@ def check_action(caller: Caller, action: Action) -> None:
     """Raises RightsError unless the caller holds the scope that the action takes."""
     scope = ACTION_SCOPES[action]
     if not covers(caller.grants, scope):
-        raise RightsError("scope_missing", f"this takes {scope}, which {caller.name} does not hold", [scope])
+        raise RightsError(Reason.SCOPE_MISSING, f"this takes {scope}, which {caller.name} does not hold", [scope])
 
 
 # No way up
@@ -220,19 +207,23 @@ def check_scopes(caller: Caller, policy: Policy, scopes: Iterable[str], owner: O
     missing = [scope for scope in scopes if not covers(ceiling, scope) and not (scope == EVERYTHING and full)]
     if missing:
         text = ", ".join(show(scope) for scope in missing)
-        raise RightsError("rights_exceeded", f"{caller.name} does not hold {text}, and cannot give it away", missing)
+        raise RightsError(
+            Reason.RIGHTS_EXCEEDED, f"{caller.name} does not hold {text}, and cannot give it away", missing
+        )
 
 
 def check_expiry(caller: Caller, expires_at: float | None) -> None:
     """No key outlives the one it was made by."""
     if caller.ends_at is not None and (expires_at is None or expires_at > caller.ends_at):
-        raise RightsError("expiry_exceeded", f"{caller.name} expires earlier: what it makes must expire by then, too")
+        raise RightsError(
+            Reason.EXPIRY_EXCEEDED, f"{caller.name} expires earlier: what it makes must expire by then, too"
+        )
 
 
 def check_constraints(caller: Caller, constraints: Constraints) -> None:
     """What constrains the caller constrains what it makes, at least as much."""
     if not all(outer.contains(constraints) for outer in caller.constraints):
-        raise RightsError("constraints_exceeded", f"these constraints let through what {caller.name} may not do")
+        raise RightsError(Reason.CONSTRAINTS_EXCEEDED, f"these constraints let through what {caller.name} may not do")
 
 
 def check_reach(caller: Caller, policy: Policy, key: KeyRecord) -> None:
@@ -243,10 +234,10 @@ def check_reach(caller: Caller, policy: Policy, key: KeyRecord) -> None:
         missing = sorted(scope for scope in held.grants if not covers(caller.grants, scope))
         if missing:
             text = ", ".join(show(scope) for scope in missing)
-            raise RightsError("rights_exceeded", f"key {key.id} can do more than {caller.name}: {text}", missing)
+            raise RightsError(Reason.RIGHTS_EXCEEDED, f"key {key.id} can do more than {caller.name}: {text}", missing)
     check_expiry(caller, held.ends_at)
     if not all(any(outer.contains(one) for one in held.constraints) for outer in caller.constraints):
-        raise RightsError("constraints_exceeded", f"key {key.id} is constrained less than {caller.name}")
+        raise RightsError(Reason.CONSTRAINTS_EXCEEDED, f"key {key.id} is constrained less than {caller.name}")
 
 
 def check_role_held(caller: Caller, key: KeyRecord) -> None:
@@ -255,14 +246,15 @@ def check_role_held(caller: Caller, key: KeyRecord) -> None:
     if key.role is None or caller.is_operator or (key.role == ADMIN_ROLE and caller.is_admin):
         return
     detail = f"key {key.id} carries the role {show(key.role)}, which {caller.name} does not have: an operator's to do"
-    raise RightsError("rights_exceeded", detail)
+    raise RightsError(Reason.RIGHTS_EXCEEDED, detail)
 
 
 def check_secret(caller: Caller, key: KeyRecord) -> None:
     """A secret speaks in its owner's name: an admin gets nobody else's; and with its role."""
     if not caller.is_operator and caller.owner.id != key.owner.id:
         raise RightsError(
-            "not_the_owner", f"a new secret would speak in the name of {show(key.owner.subject)}: disable or revoke it"
+            Reason.NOT_THE_OWNER,
+            f"a new secret would speak in the name of {show(key.owner.subject)}: disable or revoke it",
         )
     check_role_held(caller, key)
 
@@ -303,13 +295,13 @@ def check_owner_change(caller: Caller, policy: Policy, owner: Owner, tier: str |
     missing = sorted(scope for scope in held if not covers(caller.grants, scope))
     if missing:
         text = ", ".join(missing)
-        raise RightsError("rights_exceeded", f"that tier can do more than {caller.name}: {text}", missing)
+        raise RightsError(Reason.RIGHTS_EXCEEDED, f"that tier can do more than {caller.name}: {text}", missing)
 
 
 def check_administers(caller: Caller, tenant_id: str) -> None:
     """Raises RightsError unless the caller administers the owners of this tenant."""
     if not may_administer(caller, Owner(OwnerId(""), tenant_id, "", "", "")):
-        raise RightsError("role_missing", f"this takes the role {ADMIN_ROLE}, signed in at the identity provider")
+        raise RightsError(Reason.ROLE_MISSING, f"this takes the role {ADMIN_ROLE}, signed in at the identity provider")
 
 
 def may_administer(caller: Caller, owner: Owner) -> bool:

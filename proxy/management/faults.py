@@ -6,7 +6,7 @@ repeated beyond the name of a member, and nothing here knows a status number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import ValidationError
@@ -16,33 +16,18 @@ from proxy.keys.rights import CallerError, RightsError
 from proxy.policy.scopes import show
 
 MAX_FAULTS: Final = 20
-RIGHTS: Final[Mapping[str, Reason]] = {
-    "scope_missing": Reason.SCOPE_MISSING,
-    "rights_exceeded": Reason.RIGHTS_EXCEEDED,
-    "expiry_exceeded": Reason.EXPIRY_EXCEEDED,
-    "constraints_exceeded": Reason.CONSTRAINTS_EXCEEDED,
-    "not_a_descendant": Reason.NOT_A_DESCENDANT,
-    "not_the_owner": Reason.NOT_THE_OWNER,
-    "too_many_generations": Reason.TOO_MANY_GENERATIONS,
-    "role_missing": Reason.ROLE_MISSING,
-}
-FOREIGN: Final[Mapping[str, Reason]] = {
-    CallerError.UNKNOWN_OWNER: Reason.OWNER_UNKNOWN,
-    CallerError.FOREIGN_TENANT: Reason.TENANT_MISMATCH,
-}
+FOREIGN: Final = frozenset({Reason.OWNER_UNKNOWN, Reason.TENANT_MISMATCH})  # proven to be somebody, and nobody here
 
 
 def refuse_rights(error: RightsError, rule: str) -> DeniedError:
     """Understood, and not the caller's to do. `rule`: what was asked for, as denials name it."""
-    return DeniedError(RIGHTS[error.code], f"{error.detail}.", data={"rule": rule, "missing": list(error.missing)})
+    return DeniedError(error.reason, f"{error.detail}.", data={"rule": rule, "missing": list(error.missing)})
 
 
 def refuse_caller(error: CallerError) -> Refusal:
     """Whoever asks may not ask, or not any more."""
-    foreign = FOREIGN.get(error.code)
-    if foreign is not None:
-        return RequestError(foreign, f"{error.detail}.")
-    return CredentialError(Reason(error.code), f"{error.detail}.")
+    kind = RequestError if error.reason in FOREIGN else CredentialError
+    return kind(error.reason, f"{error.detail}.")
 
 
 def refuse_input(faults: Iterable[tuple[str, str]]) -> RequestError:

@@ -162,7 +162,7 @@ class Operations:
         """What the caller's own key says of its owner."""
         summary = None if caller.key_id is None else await find_key(self._database, get_view(caller), caller.key_id)
         if summary is None:
-            raise CallerError(Reason.CREDENTIAL_INVALID.value, "the API key that asks for this is not valid any more")
+            raise CallerError(Reason.CREDENTIAL_INVALID, "the API key that asks for this is not valid any more")
         return shown.Validation(
             user_id=caller.owner.subject,
             tenant_id=caller.owner.tenant_id,

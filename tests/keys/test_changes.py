@@ -131,7 +131,7 @@ async def test_what_constrains_the_maker_constrains_what_it_makes(desk: Desk, ma
     assert narrower.summary.constraints == {"max_calls": 1, "sources": ["10.0.0.0/8"]}
     with pytest.raises(RightsError) as caught:
         await desk.mint(caller, "wider", constraints=parse_constraints({"max_calls": 5}))
-    assert caught.value.code == "constraints_exceeded"
+    assert caught.value.reason == "constraints_exceeded"
     assert (await desk.read(plain.summary.id)).limits == (await desk.read(plain.summary.id)).limits[:1] * 2
 
 
@@ -196,7 +196,7 @@ async def test_generations_end(desk: Desk, manager: MintedKey) -> None:
     assert (await desk.read(key.summary.id)).find_fault(0) is None
     with pytest.raises(RightsError) as caught:
         await desk.mint(await desk.caller(key), "one more")
-    assert caught.value.code == "too_many_generations"
+    assert caught.value.reason == "too_many_generations"
 
 
 async def test_what_is_done_beside_a_mint_is_done_with_it_or_not_at_all(desk: Desk, manager: MintedKey) -> None:
@@ -262,7 +262,7 @@ async def test_a_key_made_by_a_key_stays_within_it_whoever_changes_it(desk: Desk
     await desk.update(OPERATOR, manager, expires_at=SOON, constraints=parse_constraints({"max_calls": 4}))
     child = await desk.mint(await desk.caller(manager), expires_at=SOON)
     for caller in (OPERATOR, await desk.sign_in(), await desk.caller(manager)):
-        for patch, code in (
+        for patch, reason in (
             ({"scopes": ("agent:list", "volume:read")}, "rights_exceeded"),
             ({"expires_at": "never"}, "expiry_exceeded"),
             ({"expires_at": SOON + timedelta(seconds=1)}, "expiry_exceeded"),
@@ -270,7 +270,7 @@ async def test_a_key_made_by_a_key_stays_within_it_whoever_changes_it(desk: Desk
         ):
             with pytest.raises(RightsError) as caught:
                 await desk.update(caller, child, **patch)
-            assert caught.value.code == code
+            assert caught.value.reason == reason
         assert (await desk.update(caller, child, scopes=("workflow:run", "agent:list"))).constraints == {"max_calls": 4}
 
 
@@ -286,7 +286,7 @@ async def test_a_lowered_sign_in_touches_nothing_that_can_do_more(desk: Desk, st
     for attempt in attempts:
         with pytest.raises(RightsError) as caught:
             await attempt()
-        assert (caught.value.code, caught.value.missing) == ("rights_exceeded", ("secret:read",))
+        assert (caught.value.reason, caught.value.missing) == ("rights_exceeded", ("secret:read",))
     await desk.changes.disable(lowered, key.summary.id, desk.policy)
     assert (await desk.changes.revoke(lowered, key.summary.id, desk.policy)).status == "revoked"
 
@@ -464,7 +464,7 @@ async def test_what_one_may_not_see_does_not_exist(action: str, desk: Desk, mana
                 await acts[action](caller, key_id)
     with pytest.raises(RightsError) as caught:
         await acts[action](key, manager.summary.id)
-    assert caught.value.code == "not_a_descendant"
+    assert caught.value.reason == "not_a_descendant"
     (row,) = await stage.database.fetch("SELECT count(*) FROM audit_events WHERE action <> 'mint'")
     assert row[0] == 0
 
@@ -473,7 +473,7 @@ async def test_an_admin_gets_nobody_elses_secret(desk: Desk, manager: MintedKey)
     theirs, admin = await desk.stage.mint(owner="bob"), await desk.sign_in(role="aegis:admin")
     with pytest.raises(RightsError) as caught:
         await desk.rotate(admin, theirs)
-    assert caught.value.code == "not_the_owner"
+    assert caught.value.reason == "not_the_owner"
     assert await find_faults(desk, theirs) == {1: None}
     await desk.update(admin, theirs, name="renamed")
     await desk.changes.disable(admin, theirs.summary.id, desk.policy)
@@ -547,7 +547,7 @@ NARROWINGS = {
 async def test_whoever_is_narrowed_while_minting_is_refused(
     narrowing: str, desk: Desk, manager: MintedKey, hand: asyncpg.Connection
 ) -> None:
-    statement, error, code = NARROWINGS[narrowing]
+    statement, error, reason = NARROWINGS[narrowing]
     caller = await desk.caller(manager)
     transaction = hand.transaction()
     await transaction.start()
@@ -557,7 +557,7 @@ async def test_whoever_is_narrowed_while_minting_is_refused(
     await transaction.commit()
     with pytest.raises(error) as caught:
         await minting
-    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert caught.value.reason == reason  # type: ignore[attr-defined]
     assert len(await desk.stage.store.list_keys()) == 1
 
 

@@ -120,7 +120,7 @@ async def test_an_admin_takes_no_name_of_another_issuer(owners: Owners, stage: S
     for issuer in ("local", "https://other"):
         with pytest.raises(RightsError, match="the identity provider they come from") as caught:
             await owners.add(admin, stage.policy, issuer=issuer, subject="alice", tenant="home", tier="free")
-        assert caught.value.code == "rights_exceeded"
+        assert caught.value.reason == "rights_exceeded"
         assert await owners.find(issuer, "alice") is None
 
 

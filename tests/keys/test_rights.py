@@ -109,7 +109,7 @@ def test_a_claimed_tier_lowers_and_never_raises(
 
 
 @pytest.mark.parametrize(
-    ("record", "claims", "code"),
+    ("record", "claims", "reason"),
     [
         (None, {}, "owner_unknown"),
         (make_owner(disabled=True), {}, "owner_disabled"),
@@ -118,12 +118,12 @@ def test_a_claimed_tier_lowers_and_never_raises(
     ],
 )
 def test_whoever_is_not_in_the_table_as_they_say_may_not_ask(
-    record: OwnerRecord | None, claims: dict[str, str], code: str, policy: Policy
+    record: OwnerRecord | None, claims: dict[str, str], reason: str, policy: Policy
 ) -> None:
     values = {"tenant_id": None, "tier": None, "role": None, **claims}
     with pytest.raises(CallerError) as caught:
         form_caller_of_claims(record, policy, **values)
-    assert caught.value.code == code
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("role", [None, "", "admin", "aegis:Admin", "aegis:admin "])
@@ -187,7 +187,7 @@ def test_each_action_takes_its_scope(action: Action, policy: Policy) -> None:
     others = tuple(other for other in policy.tiers["pro"] if other != scope)
     with pytest.raises(RightsError) as caught:
         check_action(form_caller_of_key(make_key(scopes=others), policy), action)
-    assert (caught.value.code, caught.value.missing) == ("scope_missing", (scope,))
+    assert (caught.value.reason, caught.value.missing) == ("scope_missing", (scope,))
     assert str(caught.value) == f"this takes {scope}, which key {ROOT} does not hold"
 
 
@@ -201,7 +201,7 @@ WITHIN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "missing"),
+    ("changes", "reason", "missing"),
     [
         ({"scopes": ["workflow:run"]}, "rights_exceeded", ["workflow:run"]),
         ({"scopes": ["workflow:run:b", "agent:list"]}, "rights_exceeded", ["workflow:run:b"]),
@@ -219,13 +219,13 @@ WITHIN: dict[str, Any] = {
     ],
 )
 def test_nobody_gives_what_they_do_not_hold(
-    changes: dict[str, Any], code: str, missing: list[str], policy: Policy
+    changes: dict[str, Any], reason: str, missing: list[str], policy: Policy
 ) -> None:
     caller = form_caller_of_key(PARENT, policy)
     check_grant(caller, policy, **WITHIN)
     with pytest.raises(RightsError) as caught:
         check_grant(caller, policy, **{**WITHIN, **changes})
-    assert (caught.value.code, [*caught.value.missing]) == (code, missing)
+    assert (caught.value.reason, [*caught.value.missing]) == (reason, missing)
     assert f"key {ROOT}" in str(caught.value)
 
 
@@ -260,17 +260,17 @@ def test_what_can_do_more_than_its_changer_is_not_changed(policy: Policy) -> Non
     check_reach(lowered, policy, make_key(scopes=("agent:list", "stack:up")))  # no tier of its owner's: no right
     with pytest.raises(RightsError, match=r"key Key000000001 can do more than .*: secret:read") as caught:
         check_reach(lowered, policy, make_key(scopes=("agent:list", "secret:read")))
-    assert (caught.value.code, caught.value.missing) == ("rights_exceeded", ("secret:read",))
+    assert (caught.value.reason, caught.value.missing) == ("rights_exceeded", ("secret:read",))
     parent = form_caller_of_key(PARENT, policy)
     check_reach(parent, policy, make_key(CHILD, ancestors=(make_ancestor(
         ROOT, scopes=PARENT.scopes, expires_at=NOON, constraints=PARENT.constraints),)))  # fmt: skip
-    for stranger, code in (
+    for stranger, reason in (
         (make_key(CHILD, scopes=("agent:list",)), "expiry_exceeded"),
         (make_key(CHILD, scopes=("agent:list",), expires_at=NOON), "constraints_exceeded"),
     ):
         with pytest.raises(RightsError) as caught:
             check_reach(parent, policy, stranger)
-        assert caught.value.code == code
+        assert caught.value.reason == reason
 
 
 def test_a_secret_is_its_owners(policy: Policy) -> None:
@@ -279,7 +279,7 @@ def test_a_secret_is_its_owners(policy: Policy) -> None:
         check_secret(caller, key)
     with pytest.raises(RightsError, match="would speak in the name of") as caught:
         check_secret(admin, make_key(owner=BOB))
-    assert caught.value.code == "not_the_owner"
+    assert caught.value.reason == "not_the_owner"
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_nobody_is_handed_a_role_they_do_not_have(role: str | None, who: str | N
             continue
         with pytest.raises(RightsError, match="carries the role") as caught:
             check(sign_in(policy, role=who), key)
-        assert caught.value.code == "rights_exceeded"
+        assert caught.value.reason == "rights_exceeded"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_an_admin_raises_nobody_above_themselves_and_lowers_nobody_who_is(policy
     for owner, tier in ((bob, "enterprise"), (admin.owner, "enterprise"), (chief, "free"), (chief, None)):
         with pytest.raises(RightsError) as caught:
             check_owner_change(admin, policy, owner, tier)
-        assert (caught.value.code, caught.value.missing) == ("rights_exceeded", ("*",))
+        assert (caught.value.reason, caught.value.missing) == ("rights_exceeded", ("*",))
         check_owner_change(form_operator("cli:root"), policy, owner, tier)
 
 

@@ -44,20 +44,20 @@ async def caller(stage: Stage) -> Caller:
 async def test_nothing_is_explained_to_who_lost_the_right(
     loss: str, operations: Operations, caller: Caller, stage: Stage
 ) -> None:
-    statement, error, code = LOSSES[loss]
+    statement, error, reason = LOSSES[loss]
     asked = models.AskedRequest(tool="aegis.agent.list")
     assert (await operations.explain_key(caller, str(caller.key_id), asked)).allowed
     await stage.sql(statement)
     with pytest.raises(error) as caught:
         await operations.explain_key(caller, str(caller.key_id), asked)
-    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert caught.value.reason == reason  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_what_was_done_before_is_not_told_to_who_lost_the_right(
     loss: str, operations: Operations, caller: Caller, stage: Stage
 ) -> None:
-    statement, error, code = LOSSES[loss]
+    statement, error, reason = LOSSES[loss]
     made = await operations.mint_key(caller, WANTED, ONCE)
     assert isinstance(made, NewKey)
     stage.note_secret(made.key)
@@ -65,4 +65,4 @@ async def test_what_was_done_before_is_not_told_to_who_lost_the_right(
     await stage.sql(statement)
     with pytest.raises(error) as caught:
         await operations.mint_key(caller, WANTED, ONCE)
-    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert caught.value.reason == reason  # type: ignore[attr-defined]
