@@ -35,12 +35,12 @@ from proxy.management.answers import ANSWERS, Call, Outcome
 from proxy.management.callers import Callers
 from proxy.management.endpoints import Endpoint, find_endpoints, get_endpoint
 from proxy.management.faults import (
-    find_no_key,
-    find_no_owner,
     refuse_caller,
     refuse_conflict,
     refuse_cursor,
     refuse_input,
+    refuse_missing_key,
+    refuse_missing_owner,
     refuse_rights,
     refuse_shape,
     refuse_stale,
@@ -174,9 +174,9 @@ class Management:
         except OtherRequestError as error:
             raise refuse_input([("Idempotency-Key", str(error))]) from error
         except OwnerNotFoundError as error:
-            raise find_no_owner() from error
+            raise refuse_missing_owner() from error
         except KeyNotFoundError as error:
-            raise find_no_key() from error
+            raise refuse_missing_key() from error
         except KeyVersionError as error:
             raise refuse_stale() from error
         except KeyConflictError as error:

@@ -46,6 +46,7 @@ def refuse_shape(error: ValidationError) -> RequestError:
 
 
 def refuse_cursor() -> RequestError:
+    """It was made up, or given out by another list."""
     return refuse_input([("cursor", "not one that this list gave out")])
 
 
@@ -59,11 +60,11 @@ def refuse_stale() -> RequestError:
     return RequestError(Reason.KEY_CHANGED, "The key has changed since it was read: read it again.")
 
 
-def find_no_owner() -> RequestError:
-    """The same of owners."""
-    return RequestError(Reason.OWNER_NOT_FOUND, "There is no such owner.")
-
-
-def find_no_key() -> RequestError:
+def refuse_missing_key() -> RequestError:
     """One answer for what is not there and for what is another's."""
     return RequestError(Reason.KEY_NOT_FOUND, "There is no such API key.")
+
+
+def refuse_missing_owner() -> RequestError:
+    """The same of owners."""
+    return RequestError(Reason.OWNER_NOT_FOUND, "There is no such owner.")

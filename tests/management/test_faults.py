@@ -9,11 +9,11 @@ from proxy.errors import Reason
 from proxy.keys.rights import CallerError, RightsError
 from proxy.management.faults import (
     MAX_FAULTS,
-    find_no_key,
-    find_no_owner,
     refuse_caller,
     refuse_conflict,
     refuse_input,
+    refuse_missing_key,
+    refuse_missing_owner,
     refuse_rights,
     refuse_stale,
 )
@@ -57,8 +57,8 @@ def test_a_caller_who_may_not_ask_any_more_is_told_why(reason: Reason, status: i
 @pytest.mark.parametrize(
     ("refusal", "reason", "status"),
     [
-        (find_no_key(), Reason.KEY_NOT_FOUND, 404),
-        (find_no_owner(), Reason.OWNER_NOT_FOUND, 404),
+        (refuse_missing_key(), Reason.KEY_NOT_FOUND, 404),
+        (refuse_missing_owner(), Reason.OWNER_NOT_FOUND, 404),
         (refuse_conflict("why"), Reason.KEY_CONFLICT, 409),
         (refuse_stale(), Reason.KEY_CHANGED, 412),
         (refuse_input([("name", "why")]), Reason.INPUT_INVALID, 422),
