@@ -191,9 +191,11 @@ class Management:
             return b"", None if endpoint.body is None else endpoint.body()
         check_json_content_type(request.headers)
         body = await read_body(request, self._bodies)
-        value, _ = decode_json(body, max_depth=MAX_DEPTH)
+        value, canonical = decode_json(body, max_depth=MAX_DEPTH)
+        if canonical is not body and not endpoint.verbatim:
+            value = orjson.loads(body)  # where 1e2 is opaque in `value`, and a number to us
         try:
-            return body, endpoint.body.model_validate(value if endpoint.verbatim else orjson.loads(body))
+            return body, endpoint.body.model_validate(value)
         except ValidationError as error:
             raise refuse_shape(error) from None
 

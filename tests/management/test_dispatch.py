@@ -89,6 +89,13 @@ async def test_a_body_that_is_no_strict_object_changes_nothing(
     assert await api.list_ids(admin.token) == [admin.summary.id]
 
 
+async def test_a_number_may_be_spelt_in_any_way(api: Api, stage: Stage) -> None:
+    admin = await stage.mint("full-access")
+    body = b'{"name": "slow", "preset": "read-only", "constraints": {"requests_per_second": 1e2}}'
+    said = await api.ask("POST", KEYS, admin.token, body)
+    assert (said.status, said.json["constraints"]) == (201, {"requests_per_second": 100.0})
+
+
 @pytest.mark.parametrize("media_type", ["text/plain", "application/JSON", "application/json, text/plain", "", "a/b"])
 async def test_another_media_type_is_refused(media_type: str, api: Api, stage: Stage) -> None:
     admin = await stage.mint("full-access")
