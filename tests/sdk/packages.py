@@ -9,10 +9,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from tests.sdk import typescript
 from tests.sdk.runner import ROOT
 
 PYTHON_SDK = ROOT / "sdk" / "python"
-TYPESCRIPT_SDK = ROOT / "sdk" / "typescript"
+TYPESCRIPT_SDK = typescript.SDK
 MODULES = TYPESCRIPT_SDK / "node_modules"
 # Node.js and npm are beside our Python.
 BINARIES = Path(sys.executable).parent

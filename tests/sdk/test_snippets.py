@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import os
 import re
 import sys
 import sysconfig
+import tarfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from html import unescape
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 
 from proxy.client_setups import PLACEHOLDER
 from proxy.server import Proxy
@@ -44,6 +51,38 @@ async def run_as_printed(
     return await asyncio.to_thread(run, "sh", "-ec", f"{{\n{shell}}} >&2\n{command}", cwd=folder, **environ)
 
 
+@asynccontextmanager
+async def run_npm_registry(tarball: Path) -> AsyncIterator[str]:
+    """A registry of npm's that has one package, which others would get from theirs. Its address."""
+    content = tarball.read_bytes()
+    with tarfile.open(tarball) as archive:
+        member = archive.extractfile("package/package.json")
+        assert member is not None
+        described = json.load(member)
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == f"/{tarball.name}":
+            return web.Response(body=content)
+        if request.path != f"/{described['name']}":
+            return web.Response(status=404)
+        integrity = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
+        dist = {"tarball": f"{request.url.origin()}/{tarball.name}", "integrity": integrity}
+        version = described["version"]
+        versions = {version: {**described, "dist": dist}}
+        return web.json_response({"name": described["name"], "dist-tags": {"latest": version}, "versions": versions})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 async def test_the_snippet_in_python_runs_as_printed(
     wheel: Path, stage: Stage, proxy: Proxy, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -58,3 +97,15 @@ async def test_the_snippet_in_python_runs_as_printed(
     said = await run_as_printed("Python SDK", folder, stage, proxy, http, PATH=path, **index)
     assert said == "my first key\n"
     assert (site / "aegis_sdk").is_dir()
+
+
+async def test_the_snippet_in_typescript_runs_as_printed(
+    tarball: Path, stage: Stage, proxy: Proxy, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    async with run_npm_registry(tarball) as registry:
+        index = {"npm_config_registry": registry, "npm_config_cache": str(tmp_path / "cache")}
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        said = await run_as_printed("TypeScript SDK", folder, stage, proxy, http, **index)
+    assert said == "my first key\n"
+    assert (folder / "node_modules" / "@aegis" / "sdk").is_dir()

@@ -20,7 +20,9 @@ import type {
 import { type Paged, Resource } from "./resource.js";
 import { readModel } from "./transport.js";
 
+/** How long a key is to live. */
 export type ExpiresIn = "7d" | "30d" | "90d" | "1y" | "never";
+/** How long the old secret still opens, after a rotation. */
 export type Grace = "now" | "1h" | "24h" | "7d";
 
 /** Which keys are listed. `query`: part of a name or an id. */

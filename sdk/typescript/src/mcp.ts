@@ -12,8 +12,7 @@ import { VERSION } from "./version.js";
 /**
  * The official package's client.
  *
- * @ts-ignore It is an optional peer: whoever has not installed it has no type of it, and no use for one.
- */
+ * @ts-ignore It is an optional peer: whoever has not installed it has no type of it, and no use for one. */
 export type McpClient = import("@modelcontextprotocol/client").Client;
 
 const PATH = "/mcp/v1";
