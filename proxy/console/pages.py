@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller
 from proxy.management.shown import DayUse, Event, GrantableScope, Key, Usage
-from proxy.policy.scopes import EVERYTHING, covers, show
+from proxy.policy.scopes import EVERYTHING, covers, show, split_scope
 
 Tone = Literal["good", "warn", "bad", "off", "ended"]
 # A moment as the audit writes it.
@@ -124,6 +124,11 @@ def tell_span(span: timedelta) -> str:
     return "less than a minute"
 
 
+def tell_number(number: float) -> str:
+    """Without the point that a whole one has in no form."""
+    return str(int(number)) if number == int(number) else str(number)
+
+
 def tell_moment(moment: datetime) -> str:
     """For whoever reads without scripts; those write the reader's own time instead."""
     return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
@@ -143,6 +148,27 @@ def list_resources(scopes: Sequence[str]) -> str:
         return "Whatever your account may do, now and later"
     names = list(dict.fromkeys(scope.partition(":")[0] for scope in scopes))
     return f"{len(scopes)} rights over {', '.join(f'{name}s' for name in names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a key holds of a scope: these selectors of it; none: all of it."""
+
+    selectors: tuple[str, ...] = ()
+
+
+def find_held(scopes: Sequence[str], head: str) -> Held | None:
+    """None: nothing of it."""
+    if EVERYTHING in scopes or head in scopes:
+        return Held()
+    selectors = tuple(selector for start, selector in map(split_scope, scopes) if start == head and selector)
+    return Held(selectors) if selectors else None
+
+
+def find_one(scopes: Sequence[str]) -> str | None:
+    """The workflow, of a key that may run one and nothing else."""
+    held = find_held(scopes, RUN_WORKFLOW)
+    return held.selectors[0] if held is not None and len(scopes) == 1 and held.selectors else None
 
 
 def find_one_workflow(scopes: Iterable[GrantableScope]) -> GrantableScope | None:

@@ -30,7 +30,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.globals.update(list_setups=list_setups)
+        self._environment.globals.update(list_setups=list_setups, find_held=pages.find_held, find_one=pages.find_one)
         self._environment.filters.update(
             actor=pages.tell_actor,
             changes=pages.list_changes,
@@ -39,6 +39,7 @@ class Renderer:
             hints=pages.list_hints,
             iso=_write_iso,
             moment=pages.tell_moment,
+            number=pages.tell_number,
             resources=pages.list_resources,
             show=show,
             state=pages.judge_state,

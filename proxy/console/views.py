@@ -28,9 +28,9 @@ from proxy.console.sign_in_pages import ROOT, SETTINGS, SIGN_IN, STATIC, find_pr
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
-from proxy.keys.rights import ACTION_SCOPES, Caller, RightsError, check_action
+from proxy.keys.rights import ACTION_SCOPES, Action, Caller, RightsError, check_action
 from proxy.management.dispatch import Management
-from proxy.management.faults import refuse_rights
+from proxy.management.faults import refuse_conflict, refuse_rights
 from proxy.management.shown import EventPage, Grantables, Key, KeyPage, SessionList, Usage
 from proxy.policy.reserved import is_console
 from proxy.policy.scopes import covers
@@ -41,7 +41,8 @@ NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 API: Final = f"{SETTINGS}/v1/"  # what stands below it is the management API's
 NEW: Final = f"{ROOT}/new"  # no id of a key is as short
 CONNECT: Final = f"{ROOT}/connect"
-_KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})", re.ASCII)
+_KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})(?P<edit>/edit)?", re.ASCII)
+EDITED: Final = frozenset({"id", "name", "scopes", "expires_at", "constraints", "status", "version"})
 SEARCH: Final = ("q", "status", "preset", "cursor")
 
 
@@ -126,6 +127,8 @@ class Console:
             return self._render("connect.html", signed_in, place="connect", base_url=base_url)
         if target.path == NEW:
             return await self._offer_new(signed_in, target, passage, base_url)
+        if key is not None and key["edit"]:
+            return await self._offer_edit(signed_in, key["id"], passage)
         if key is not None:
             return await self._show_key(signed_in, key["id"], target, passage, base_url)
         return await self._list(signed_in, target, passage)
@@ -184,7 +187,6 @@ class Console:
             key=key,
             actions=find_actions(caller, key),
             titles={preset.name: preset.title for preset in grantables.presets},
-            expiries=grantables.expiries,
             sessions=held.sessions,
             newest=max((one.secret_version for one in held.sessions), default=0),
             chart=form_chart(usage.days),
@@ -198,10 +200,7 @@ class Console:
 
     async def _offer_new(self, signed_in: SignedIn, target: Target, passage: Passage, base_url: str) -> web.Response:
         """The form for a new key, `rights` chosen already where a link says so."""
-        try:
-            check_action(signed_in.caller, "mint")
-        except RightsError as error:
-            raise refuse_rights(error, f"{MANAGEMENT}/create_api_key") from error
+        _check_action(signed_in.caller, "mint", "create_api_key")
         grantables = await self._ask(Grantables, "list_scopes", signed_in.caller, passage)
         return self._render(
             "new.html",
@@ -210,6 +209,24 @@ class Console:
             base_url=base_url,
             grantables=grantables,
             chosen=parse_query(target.query, ("rights",)).get("rights", ""),
+            one_workflow=find_one_workflow(grantables.scopes),
+        )
+
+    async def _offer_edit(self, signed_in: SignedIn, key_id: str, passage: Passage) -> web.Response:
+        """The form for another name, other rights, another end or other constraints of a key."""
+        _check_action(signed_in.caller, "update", "update_api_key")
+        key = await self._ask(Key, "show_api_key", signed_in.caller, passage, key_id=key_id)
+        if "update" not in find_actions(signed_in.caller, key):
+            raise refuse_conflict("This key cannot be changed: it has ended, or it is the one you are signed in with")
+        grantables = await self._ask(Grantables, "list_scopes", signed_in.caller, passage)
+        return self._render(
+            "edit.html",
+            signed_in,
+            place="keys",
+            key=key,
+            shown=key.model_dump(mode="json", include=set(EDITED)),
+            grantables=grantables,
+            titles={preset.name: preset.title for preset in grantables.presets},
             one_workflow=find_one_workflow(grantables.scopes),
         )
 
@@ -248,6 +265,14 @@ class Console:
 def _form_page(text: str, status: int = 200) -> web.Response:
     headers = {**HEADERS, "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8"}
     return web.Response(body=text.encode(), status=status, headers=headers)
+
+
+def _check_action(caller: Caller, action: Action, endpoint: str) -> None:
+    """Raises DeniedError."""
+    try:
+        check_action(caller, action)
+    except RightsError as error:
+        raise refuse_rights(error, f"{MANAGEMENT}/{endpoint}") from error
 
 
 def _check_get(request: web.BaseRequest) -> None:

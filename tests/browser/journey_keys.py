@@ -248,9 +248,9 @@ async def test_a_key_is_edited_after_it_was_disabled_and_enabled(visitor: Visito
         await page.get_by_role("button", name="Enable").click()
         await page.get_by_role("button", name="Disable").wait_for()
         assert await page.evaluate("document.activeElement.textContent") == "Disable"
-        await page.get_by_role("button", name="Edit").click()
-        await page.get_by_label("Expires").select_option("In 30 days from now")
-        await page.get_by_role("button", name="Save").click()
+        await page.get_by_role("link", name="Edit").click()
+        await page.get_by_role("radio", name="In 30 days").check()
+        await page.get_by_role("button", name="Save", exact=True).click()
         await page.locator("#audit", has_text="expires at: none").wait_for()
 
 

@@ -87,7 +87,7 @@ async def test_the_database_is_away(visitor: Visitor, sample: SampleServer, open
     key = await visitor.stage.mint("developer", name="laptop")
     await visitor.sign_in()
     async with open_page(f"{ROOT}/{key.summary.id}", may_fail=("503",)) as page:
-        await page.get_by_role("button", name="Edit").wait_for()
+        await page.get_by_role("link", name="Edit").wait_for()
         await visitor.stage.sql("ALTER TABLE api_keys RENAME TO api_keys_away")
         await page.get_by_role("button", name="Disable").click()
         await page.get_by_role("alert").get_by_text("database").wait_for()

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.console.pages import (
+    Held,
     Meter,
+    find_held,
+    find_one,
     find_one_workflow,
     find_unused,
     form_chart,
@@ -20,6 +23,7 @@ from proxy.console.pages import (
     name_deed,
     tell_actor,
     tell_moment,
+    tell_number,
     tell_span,
 )
 from proxy.management.shown import DayUse, Event, GrantableScope, Key, Usage, Use
@@ -145,6 +149,34 @@ def test_history_is_told_in_words() -> None:
 )  # fmt: skip
 def test_who_did_it_is_told_plainly(actor: str, text: str) -> None:
     assert tell_actor(actor) == text
+
+
+def test_what_a_key_holds_of_a_scope_is_all_of_it_or_some_or_nothing() -> None:
+    scopes = ("volume:read", "workflow:run:nightly-etl", "workflow:run:a:b", "agent:list")
+    assert find_held(scopes, "volume:read") == Held()
+    assert find_held(scopes, "workflow:run") == Held(("nightly-etl", "a:b"))
+    assert find_held(scopes, "workflow:read") is None
+    assert find_held(("*",), "workflow:read") == Held()
+
+
+@pytest.mark.parametrize(
+    ("scopes", "workflow"),
+    [
+        (("workflow:run:nightly-etl",), "nightly-etl"),
+        (("workflow:run:a:b",), "a:b"),
+        (("workflow:run",), None),
+        (("workflow:run:a", "workflow:run:b"), None),
+        (("workflow:run:a", "agent:list"), None),
+        (("*",), None),
+        ((), None),
+    ],
+)
+def test_a_key_for_one_workflow_is_known_as_one(scopes: tuple[str, ...], workflow: str | None) -> None:
+    assert find_one(scopes) == workflow
+
+
+def test_whole_numbers_have_no_point() -> None:
+    assert [tell_number(number) for number in (5.0, 0.05, 3, 1_000_000.0)] == ["5", "0.05", "3", "1000000"]
 
 
 def test_one_workflow_is_offered_where_it_can_be_given() -> None:

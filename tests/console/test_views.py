@@ -196,6 +196,37 @@ async def test_a_key_that_is_not_ones_own_is_not_there(visitor: Visitor) -> None
         assert (status, "There is no such API key." in text) == (404, True)
 
 
+async def test_a_form_for_a_change_begins_with_what_is_there(visitor: Visitor) -> None:
+    held = {"sources": ["10.0.0.0/8"], "requests_per_second": 2, "max_streams": 3}
+    key = await visitor.stage.mint(scopes=("workflow:run:nightly-etl", "agent:list"), name=HOSTILE, constraints=held)
+    await visitor.sign_in()
+    status, text = await visitor.ask(f"{ROOT}/{key.summary.id}/edit")
+    assert status == 200
+    assert re.findall(r'name="(?:rights|expiry)" value="(\w+)"[^>]* checked', text) == ["keep", "keep"]
+    assert re.findall(r'type="checkbox" value="([^"]+)"[^>]* checked', text) == ["agent:list", "workflow:run"]
+    for words in (">nightly-etl</textarea>", ">10.0.0.0/8</textarea>", 'id="requests_per_second" inputmode="decimal"'):
+        assert words in text
+    assert 'value="2" data-limit' in text
+    assert "<script>alert" not in text
+    assert key.token not in text
+
+
+async def test_what_may_not_be_changed_has_no_form_for_it(visitor: Visitor) -> None:
+    admin, target = await visitor.stage.mint("full-access"), await visitor.stage.mint("execution")
+    reader = await visitor.stage.mint(scopes=("key:list", "key:read"))
+    gone, foreign = await visitor.stage.mint("execution"), await visitor.stage.mint("execution", owner="bob")
+    await visitor.stage.revoke_by_sql(gone)
+    await visitor.sign_in_by_key(reader.summary.id)
+    assert (await visitor.ask(f"{ROOT}/{target.summary.id}/edit"))[0] == 403
+    await visitor.sign_in_by_key(admin.summary.id)
+    assert (await visitor.ask(f"{ROOT}/{admin.summary.id}/edit"))[0] == 409
+    await visitor.sign_in()
+    assert (await visitor.ask(f"{ROOT}/{gone.summary.id}/edit"))[0] == 409
+    assert (await visitor.ask(f"{ROOT}/{foreign.summary.id}/edit"))[0] == 404
+    assert (await visitor.ask(f"{ROOT}/{target.summary.id}/edit", "POST", {}))[0] == 405
+    assert (await visitor.ask(f"{ROOT}/{target.summary.id}/other"))[0] == 404
+
+
 async def test_a_key_is_offered_nothing_to_do_to_itself_and_a_dead_one_nothing_at_all(visitor: Visitor) -> None:
     admin = await visitor.stage.mint("full-access")
     gone = await visitor.stage.mint("execution")

@@ -89,17 +89,6 @@ function onSubmit(name, work) {
   });
 }
 
-onSubmit("edit", async (dialog) => {
-  const patch = {};
-  const field = document.getElementById("edit-name");
-  if (field.value.trim() !== field.defaultValue) patch.name = field.value.trim();
-  const expiry = document.getElementById("edit-expiry").value;
-  if (expiry) patch.expires_in = expiry;
-  if (Object.keys(patch).length) await ask("PATCH", path, patch, { "If-Match": `"${document.getElementById("head").dataset.version}"` });
-  dialog.close();
-  location.reload();
-});
-
 onSubmit("rotate", async (dialog, form) => {
   const wanted = { grace: form.elements.compromised.checked ? "now" : form.elements.grace.value, compromised: form.elements.compromised.checked };
   const made = await ask("POST", `${path}/rotate`, wanted, { "Idempotency-Key": word });
@@ -157,31 +146,46 @@ const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // May it?
 
-document.getElementById("ask").addEventListener("submit", async (event) => {
+const question = document.getElementById("ask");
+// What is asked about; beside it, what is a JSON object.
+const KINDS = { tool: "arguments", path: null, rpc: "params" };
+const NEEDED = { tool: "Name a tool.", path: "Write a path, such as /v1/workflows.", rpc: "Name a method, such as resources/read." };
+
+question.addEventListener("change", () => {
+  for (const part of question.querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== question.elements.kind.value;
+});
+
+question.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const form = event.target;
-  const fault = (name, text) => { form.querySelector(`[data-for=${name}]`).textContent = text; };
   const place = document.getElementById("answer");
-  fault("tool", "");
-  fault("arguments", "");
   place.replaceChildren();
-  const wanted = { tool: document.getElementById("tool").value.trim() };
-  if (!wanted.tool) return fault("tool", "Name a tool.");
-  const text = document.getElementById("arguments").value.trim();
+  for (const fault of question.querySelectorAll(".fault")) fault.textContent = "";
+  const kind = question.elements.kind.value;
+  const wanted = { [kind]: document.getElementById(kind).value.trim() };
+  if (!wanted[kind]) return tellFault(kind, NEEDED[kind]);
+  if (kind === "path") wanted.method = document.getElementById("method").value;
+  const beside = KINDS[kind];
+  const text = beside ? document.getElementById(beside).value.trim() : "";
   try {
-    if (text) wanted.arguments = JSON.parse(text);
+    if (text) wanted[beside] = JSON.parse(text);
   } catch {
-    return fault("arguments", "This is not JSON. Write an object, such as {\"name\": \"nightly-etl\"}.");
+    return tellFault(beside, `This is not JSON. Write an object, such as ${document.getElementById(beside).placeholder}.`);
   }
   try {
     showAnswer(place, await ask("POST", `${path}/explain`, wanted));
   } catch (refused) {
-    fault("tool", refused.message);
+    for (const { field, message } of refused.faults?.length ? refused.faults : [{ field: kind, message: refused.message }]) tellFault(field, message);
   }
 });
 
+function tellFault(field, text) {
+  const place = question.querySelector(`[data-for="${CSS.escape(field)}"]`) ?? question.querySelector("[data-for=body]");
+  place.textContent = text;
+  document.getElementById(field)?.focus();
+}
+
 function showAnswer(place, { allowed, explanation }) {
-  const why = explanation.why ? ` ${explanation.why}.` : "";
+  const why = explanation.why ? ` ${explanation.why[0].toUpperCase()}${explanation.why.slice(1)}.` : "";
   const enough = explanation.enough?.length ? ` It would take ${explanation.enough.join(", ")}.` : "";
   const list = make("ol", { className: "trace" }, ...explanation.trace.map((step) => make("li", {}, step)));
   const word = allowed ? "Allowed." : `Refused.${why}${enough}`;
