@@ -9,7 +9,7 @@ UV ?= $(or $(wildcard .venv/bin/uv),uv)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Node.js and npm are in .venv, too.
-NPM := cd sdk/typescript && PATH="$(CURDIR)/$(BIN):$$PATH" npm --loglevel=error
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --loglevel=error
 STAMPS := .venv/.stamps
 # The lock files hold the public hashes of every platform, whatever mirrors this machine has configured.
 COMPILE := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
@@ -28,7 +28,7 @@ run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy 
 
 # A worker for each processor. What rests on leases of half a second has the machine to itself.
 ALONE := tests/faults tests/journeys tests/races
-test: $(STAMPS)/dev $(STAMPS)/typescript ## run the test suite (TESTS=path narrows it)
+test: $(STAMPS)/dev $(STAMPS)/typescript $(STAMPS)/oldest_node ## run the test suite (TESTS=path narrows it)
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
@@ -48,7 +48,7 @@ check: $(STAMPS)/dev $(STAMPS)/typescript ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(NPM) run check
+	cd sdk/typescript && $(NPM) run check
 
 faults: $(STAMPS)/dev ## run the whole fault matrix (hours; FAULT_SEEDS=20, FAULT_SEED repeats one)
 	$(BIN)/python -m pytest -s tests/faults/long_matrix.py
@@ -56,13 +56,13 @@ faults: $(STAMPS)/dev ## run the whole fault matrix (hours; FAULT_SEEDS=20, FAUL
 fuzz: $(STAMPS)/dev ## try a million bodies and a hundred thousand targets (ten minutes; AEGIS_FUZZ_SEED=n repeats one)
 	AEGIS_FUZZ=full $(BIN)/python -m pytest tests/fuzz
 
-conformance: $(STAMPS)/conformance ## run the official MCP conformance suite, directly and through the proxy (needs npm)
+conformance: $(STAMPS)/conformance ## run the official MCP conformance suite, directly and through the proxy
 	$(BIN)/python -m tests.conformance
 
 format: $(STAMPS)/dev $(STAMPS)/node_modules ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(NPM) run format
+	cd sdk/typescript && $(NPM) run format
 
 bench: $(STAMPS)/dev ## measure, and print ratios
 	$(BIN)/python -m bench
@@ -86,16 +86,16 @@ suite: $(STAMPS)/dev $(STAMPS)/typescript ## run the suite of the SDKs in every 
 
 reference: $(STAMPS)/dev $(STAMPS)/node_modules ## write the SDKs' API references to build/reference
 	PYTHONPATH=sdk/python/src $(BIN)/python -m pdoc aegis_sdk -o build/reference/python
-	$(NPM) run reference -- --out "$(CURDIR)/build/reference/typescript"
+	cd sdk/typescript && $(NPM) run reference -- --out "$(CURDIR)/build/reference/typescript"
 
 lock: ## resolve the lock files anew, with uv and npm (LOCKFLAGS=--upgrade takes newer versions)
 	$(COMPILE) --extra demo --extra build --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
-	$(NPM) $(if $(findstring --upgrade,$(LOCKFLAGS)),update,install) --package-lock-only
+	cd sdk/typescript && $(NPM) $(if $(findstring --upgrade,$(LOCKFLAGS)),update,install) --package-lock-only
 
 clean: ## remove .venv and everything built or cached
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis sdk/typescript/node_modules sdk/typescript/dist
-	find . -name __pycache__ -type d -not -path './node_modules/*' -prune -exec rm -rf {} +
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis sdk/typescript/dist
+	find . -type d \( -name __pycache__ -o -name node_modules \) -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -119,13 +119,17 @@ $(STAMPS)/dev: requirements-dev.lock $(STAMPS)/runtime
 
 $(STAMPS)/node_modules: sdk/typescript/package.json sdk/typescript/package-lock.json $(STAMPS)/dev
 	@echo 'installing from sdk/typescript/package-lock.json'
-	@$(NPM) ci
+	@cd sdk/typescript && $(NPM) ci
 	@touch $@
 
 $(STAMPS)/typescript: $(wildcard sdk/typescript/src/*.ts sdk/typescript/tsconfig*.json) $(STAMPS)/node_modules
-	@$(NPM) run --silent build
+	@cd sdk/typescript && $(NPM) run --silent build
+	@touch $@
+
+$(STAMPS)/oldest_node: tests/sdk/oldest_node/package.json tests/sdk/oldest_node/package-lock.json $(STAMPS)/dev
+	@cd tests/sdk/oldest_node && $(NPM) ci
 	@touch $@
 
 $(STAMPS)/conformance: tests/conformance/package.json tests/conformance/package-lock.json $(STAMPS)/dev
-	cd tests/conformance && npm ci
+	cd tests/conformance && $(NPM) ci
 	@touch $@

@@ -15,8 +15,10 @@ from tests.sdk.runner import ROOT
 PYTHON_SDK = ROOT / "sdk" / "python"
 TYPESCRIPT_SDK = typescript.SDK
 MODULES = TYPESCRIPT_SDK / "node_modules"
-# Node.js and npm are beside our Python.
+# Node.js and npm are beside our Python; the oldest Node.js that has to do is in a place of its own.
 BINARIES = Path(sys.executable).parent
+OLDEST_NODE = Path(__file__).with_name("oldest_node") / "node_modules" / ".bin" / "node"
+TSC = MODULES / "typescript" / "bin" / "tsc"
 
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 import aegis_sdk
 import proxy
 from sdk import generate_typescript
 from sdk.assemble import DOCUMENT, assemble
 from sdk.generate_python import PACKAGE, list_made
+from tests.sdk.runner import ROOT
 
 
 def test_the_document_is_what_its_parts_make() -> None:
@@ -48,8 +51,9 @@ def test_their_versions_are_the_proxys() -> None:
     assert versions == {proxy.__version__}
 
 
-def test_the_lock_of_npm_names_no_registry_and_every_hash() -> None:
-    locked = json.loads((generate_typescript.PACKAGE / "package-lock.json").read_text())
+@pytest.mark.parametrize("folder", ["sdk/typescript", "tests/sdk/oldest_node", "tests/conformance"])
+def test_a_lock_of_npm_names_no_registry_and_every_hash(folder: str) -> None:
+    locked = json.loads((ROOT / folder / "package-lock.json").read_text())
     packages = {name: package for name, package in locked["packages"].items() if name}
     assert not [name for name, package in packages.items() if "resolved" in package]
     assert not [name for name, package in packages.items() if not package.get("integrity")]

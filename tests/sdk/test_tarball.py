@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
 import proxy
-from tests.sdk.packages import MODULES, TYPESCRIPT_SDK, install_tarball, run
-from tests.sdk.runner import ROOT, Place
+from tests.sdk.packages import MODULES, OLDEST_NODE, TSC, TYPESCRIPT_SDK, install_tarball, run
+from tests.sdk.runner import ROOT, Place, list_outcomes, load_scenarios
+from tests.sdk.typescript import NODE, run_scenarios
 
 CONSUMER = Path(__file__).with_name("consumer.ts")
 STRICT = (
@@ -55,7 +57,7 @@ def write_program(project: Path, kind: str, name: str, text: str) -> Path:
 
 
 def check_types(folder: Path, name: str, *options: str) -> str:
-    return run("node", MODULES / "typescript" / "bin" / "tsc", *STRICT, *options, name, cwd=folder)
+    return run("node", TSC, *STRICT, *options, name, cwd=folder)
 
 
 def test_the_tarball_holds_what_is_compiled_its_sources_and_nothing_else(tarball: Path) -> None:
@@ -108,8 +110,9 @@ def test_a_session_has_the_types_of_the_official_client(tarball: Path, tmp_path:
     assert check_types(folder, "program.ts", *NODENEXT, *IN_NODE, "--skipLibCheck") == ""
 
 
+@pytest.mark.parametrize("node", [NODE, OLDEST_NODE], ids=["newest", "oldest"])
 @pytest.mark.parametrize("kind", LOADED)
-def test_it_runs_however_it_is_loaded(project: Path, place: Place, kind: str) -> None:
+def test_it_runs_however_it_is_loaded(project: Path, place: Place, kind: str, node: Path) -> None:
     place.ask("begin")
     key = place.ask("key", {"preset": "read-only"})["key"]
     text = (
@@ -123,7 +126,7 @@ def test_it_runs_however_it_is_loaded(project: Path, place: Place, kind: str) ->
         + "})();\n"
     )
     folder = write_program(project, kind, "program.js", text)
-    said = run("node", "program.js", cwd=folder, AEGIS_API_KEY=key, AEGIS_BASE_URL=place.base_url)
+    said = run(node, "program.js", cwd=folder, AEGIS_API_KEY=key, AEGIS_BASE_URL=place.base_url)
     agent, missing = said.splitlines()
     assert agent == "invoice-reader"
     assert f"npm install {MCP}" in missing
@@ -147,3 +150,20 @@ def test_the_reference_can_be_made_and_says_what_everything_is_for(tmp_path: Pat
     """Its own settings make a fault of what is public and has no description."""
     run("npm", "run", "--silent", "reference", "--", "--out", tmp_path, cwd=TYPESCRIPT_SDK)
     assert "smallestSufficient" in (tmp_path / "classes" / "PermissionDeniedError.html").read_text()
+
+
+def test_the_oldest_node_is_the_one_that_is_promised() -> None:
+    promised = json.loads((TYPESCRIPT_SDK / "package.json").read_text())["engines"]["node"]
+    (major,) = re.findall(r"^v(\d+)", run(OLDEST_NODE, "--version", cwd=ROOT))
+    assert promised == f">={major}"
+
+
+def test_the_suite_goes_as_it_says_on_the_oldest_node_too(tarball: Path, place: Place, tmp_path: Path) -> None:
+    """It knows no types, so that the runner is compiled for it; the SDK is the one that was installed."""
+    install_tarball(tarball, tmp_path, MCP)
+    emitting = ("--noEmit", "false", "--noCheck", "--rewriteRelativeImportExtensions", "--outDir", tmp_path)
+    run("node", TSC, "-p", TYPESCRIPT_SDK, *emitting, cwd=tmp_path)
+    (tmp_path / "tests" / "package.json").write_text(json.dumps({"type": "module"}))
+    scenarios = load_scenarios()
+    table = run_scenarios(place, scenarios, OLDEST_NODE, tmp_path / "tests" / "runner.js")
+    assert table == {name: list_outcomes(steps) for name, steps in scenarios.items()}

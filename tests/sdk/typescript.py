@@ -16,6 +16,7 @@ from tests.sdk.runner import ROOT, Json, Place, list_outcomes, load_scenarios, r
 SDK = ROOT / "sdk" / "typescript"
 BUILT = SDK / "dist" / "esm" / "index.js"
 NODE = Path(sys.executable).with_name("node")
+RUNNER = SDK / "tests" / "runner.ts"
 
 
 def check_built() -> None:
@@ -25,10 +26,12 @@ def check_built() -> None:
     assert built >= changed, "make .venv/.stamps/typescript"
 
 
-def run_scenarios(place: Place, scenarios: dict[str, list[Json]]) -> dict[str, list[str]]:
+def run_scenarios(
+    place: Place, scenarios: dict[str, list[Json]], node: Path = NODE, runner: Path = RUNNER
+) -> dict[str, list[str]]:
     """The outcomes of each."""
     check_built()
-    command: list[str | Path] = [NODE, SDK / "tests" / "runner.ts", place.base_url, place.control_url]
+    command: list[str | Path] = [node, runner, place.base_url, place.control_url]
     done = subprocess.run(command, input=json.dumps(scenarios), stdout=subprocess.PIPE, text=True, check=True)
     table: dict[str, list[str]] = json.loads(done.stdout)
     return table

@@ -67,7 +67,10 @@ export interface GrantablePreset {
   missing: string[];
 }
 
-/** A scope of the catalogue. `selectors`: what of it may be given where not all of it may. */
+/**
+ * A scope of the catalogue. `selectors`: what of it may be given where not all of it may; `listed`: the platform lists
+ * what a selector may name.
+ */
 export interface GrantableScope {
   scope: string;
   title: string;
@@ -75,6 +78,7 @@ export interface GrantableScope {
   may: boolean;
   why_not: string | null;
   selectors: string[];
+  listed: boolean;
 }
 
 /** What this caller may give to a key, and why not the rest. */
@@ -138,6 +142,23 @@ export interface LastUse {
 export interface MintedKey extends ApiKey {
   /** The token. It is not stored, and never shown again. */
   key: string;
+}
+
+/** What a selector may name; `title`: in words, where the platform has any. */
+export interface OfferedName {
+  name: string;
+  title: string | null;
+}
+
+/**
+ * What the platform lists for whoever asks, with their own rights. `why_not`: why there is nothing; any exact name may
+ * be given all the same.
+ */
+export interface OfferedNames {
+  scope: string;
+  selector: string;
+  names: OfferedName[];
+  why_not: string | null;
 }
 
 /** Whose keys there are, and the most that any of them can do (`tier`). */
