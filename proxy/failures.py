@@ -9,13 +9,11 @@ process's own.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from cachetools import LRUCache
 
-from proxy.client_address import ClientAddress
+from proxy.client_address import ClientAddress, form_network
 from proxy.errors import CredentialError, Reason, Refusal, UnprovenError
 
 # Sources remembered, about 200 bytes each; beyond it the one that failed longest ago has its burst again.
@@ -24,12 +22,9 @@ LOCAL: Final = "local"  # a Unix socket
 ROUNDING: Final = 1e-6  # seconds
 
 
-@lru_cache(maxsize=4096)  # making a network takes microseconds
 def find_source(address: ClientAddress | None) -> str:
-    """What is counted as one: an IPv4 address, or the /64 of an IPv6 address."""
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address) if address is not None else LOCAL
+    """Whose failures are counted together."""
+    return LOCAL if address is None else form_network(address)
 
 
 class FailureLimiter:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from proxy.client_address import MAX_HOPS, find_client_address, is_within, parse_client_address, parse_network
+from proxy.client_address import (
+    MAX_HOPS,
+    find_client_address,
+    form_network,
+    is_within,
+    parse_client_address,
+    parse_network,
+)
 from proxy.errors import Reason, RequestError
 
 OURS = [parse_network("10.0.0.0/8"), parse_network("fd00::/8")]
@@ -58,6 +65,21 @@ def test_no_proxy_is_trusted_unless_it_was_named() -> None:
 def test_no_other_header_says_where_a_request_comes_from() -> None:
     headers = CIMultiDict(dict.fromkeys(("Forwarded", "X-Real-IP", "X_Forwarded_For", "CF-Connecting-IP"), "192.0.2.1"))
     assert find_client_address("10.0.0.1", headers, OURS) == parse_client_address("10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+    ],
+)
+def test_an_ipv6_subscriber_is_one_network(one: str, other: str, same: bool) -> None:
+    assert (form_network(parse_client_address(one)) == form_network(parse_client_address(other))) is same
 
 
 @pytest.mark.parametrize("peer", [None, ""])

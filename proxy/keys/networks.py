@@ -1,8 +1,7 @@
 """Where keys are used from: the first use from a new network is told to the audit.  [io]
 
 In go uses, one synchronous call for each; out go networks, in batches, and an event for each that the table did not
-know: so no restart tells it again, and no other instance. An IPv4 address is a network of its own, of an IPv6 one it is
-the /64, because who holds one address there holds them all. What an address may do is not known here.
+know: so no restart tells it again, and no other instance. What an address may do is not known here.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address, IPv6Network
 from typing import Final
 
-from proxy.client_address import ClientAddress
+from proxy.client_address import ClientAddress, form_network
 from proxy.clock import Clock
 from proxy.flushing import Flusher, Flushing, Rows
 from proxy.identity import KeyId
@@ -110,8 +108,3 @@ class Networks:
 
     def _find_day(self) -> int:
         return int(self._clock.wall() // DAY_SECONDS)
-
-
-def form_network(address: ClientAddress) -> str:
-    """What is one place, as a row names it."""
-    return str(address if isinstance(address, IPv4Address) else IPv6Network((address, 64), strict=False))
