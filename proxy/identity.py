@@ -15,6 +15,7 @@ from proxy.keys.constraints import Constraints
 
 KeyId = NewType("KeyId", str)  # public, 12 base62 characters
 OwnerId = NewType("OwnerId", str)  # our row id of an owner, a UUID in text form
+DEFAULT_TENANT = "default"  # of owners that are made without one being named
 LOCAL_ISSUER = "local"  # owners made on the command line; those of an identity provider carry its issuer
 
 

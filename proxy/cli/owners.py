@@ -13,7 +13,7 @@ import typer
 from proxy.cli.context import ConfigOption, JsonOption, get_actor, open_database, read_settings
 from proxy.cli.key_options import NOT_FOUND, USAGE, exiting
 from proxy.cli.output import describe_moment, print_facts, print_json, print_table, say, say_error
-from proxy.identity import LOCAL_ISSUER
+from proxy.identity import DEFAULT_TENANT, LOCAL_ISSUER
 from proxy.keys.owners import Owners, OwnerSummary
 from proxy.keys.rights import Caller, form_operator
 from proxy.policy import Policy, load_policy
@@ -65,7 +65,7 @@ def show_owner(
 @app.command("add")
 def add_owner(
     owner: Annotated[str, typer.Argument(metavar="OWNER", help="The user id: the `sub` of the provider's tokens.")],
-    tenant: Annotated[str, typer.Option(help="Whose resources this owner's keys reach.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Whose resources this owner's keys reach.")] = DEFAULT_TENANT,
     tier: Annotated[
         str | None, typer.Option(help="The most any of the owner's keys can do. Default: the policy's.")
     ] = None,

@@ -15,13 +15,13 @@ from typing import Final, Literal, TypeVar
 
 from proxy.database import Connection, Database
 from proxy.errors import Fault
+from proxy.identity import DEFAULT_TENANT
 from proxy.keys.exports import ExportedKey, ExportError
 from proxy.keys.token import ID_LENGTH, draw
 
 T = TypeVar("T")
 CHUNK: Final = 1_000  # keys in one statement: tens of milliseconds, far from any deadline
 PATIENCE_SECONDS: Final = 600.0
-DEFAULT_TENANT: Final = "default"
 FIND_PRESENT: Final = """
 SELECT d.digest, k.id, k.status FROM legacy_digests d JOIN api_keys k ON k.id = d.key_id
  WHERE d.digest = ANY($1::bytea[])

@@ -17,7 +17,7 @@ import asyncpg
 
 from proxy.database import Connection, Database
 from proxy.errors import ProxyError
-from proxy.identity import KeyId, Owner, OwnerId
+from proxy.identity import DEFAULT_TENANT, KeyId, Owner, OwnerId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 from proxy.keys.last_uses import COLUMNS, LastRefusal, LastUse, form_last_uses
 from proxy.keys.record import Ancestor, KeyRecord, Secret, form_date
@@ -256,7 +256,7 @@ async def _find_or_make_owner(
     """The owner's id. The table's tier and tenant are the truth: a differing request is an error, never a change."""
     await connection.execute(
         "INSERT INTO owners (tenant_id, issuer, subject, tier) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        tenant or "default", issuer, subject, tier or default_tier,
+        tenant or DEFAULT_TENANT, issuer, subject, tier or default_tier,
     )  # fmt: skip
     row = await connection.fetchrow(
         "SELECT id, tenant_id, tier FROM owners WHERE issuer = $1 AND subject = $2", issuer, subject
