@@ -16,11 +16,11 @@ from uuid import UUID
 
 from proxy.database import Connection, Database
 from proxy.errors import ProxyError, Reason
-from proxy.identity import Owner, OwnerId
+from proxy.identity import OwnerId
 from proxy.keys.callers import find_owner, find_owner_by_name, hold, renew
 from proxy.keys.minting import check_identifier, check_tier
 from proxy.keys.record import OwnerRecord
-from proxy.keys.rights import Caller, RightsError, check_owner_change, may_administer
+from proxy.keys.rights import Caller, RightsError, check_tiers, may_administer
 from proxy.keys.store import DURABLY, KeyConflictError
 from proxy.policy import Policy
 
@@ -112,14 +112,13 @@ class Owners:
         async def add(connection: Connection) -> OwnerSummary:
             await hold(connection, caller, None)
             admin, _ = await renew(connection, caller, policy)
-            wanted = Owner(OwnerId(""), tenant, issuer, subject, tier)
-            if not may_administer(admin, wanted):
+            if not may_administer(admin, tenant):
                 raise OwnerNotFoundError("there is no such tenant")
             if not admin.is_operator and issuer != admin.owner.issuer:  # else a name is taken before its bearer comes
                 raise RightsError(
                     Reason.RIGHTS_EXCEEDED, "an admin adds owners of the identity provider they come from"
                 )
-            check_owner_change(admin, policy, wanted)
+            check_tiers(admin, policy, tier)
             owner_id = await connection.fetchval(ADD, tenant, issuer, subject, tier)
             if owner_id is None:
                 raise KeyConflictError(f"there is an owner {subject} of {issuer} already")
@@ -171,14 +170,14 @@ class Owners:
 
 async def _get_administered(connection: Connection, admin: Caller, owner_id: OwnerId) -> OwnerRecord:
     record = await find_owner(connection, owner_id)
-    if record is None or not may_administer(admin, record.owner):
+    if record is None or not may_administer(admin, record.owner.tenant_id):
         raise OwnerNotFoundError("there is no such owner")
     return record
 
 
 def _form_move(tier: str, policy: Policy) -> Change:
     async def move(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
-        check_owner_change(admin, policy, record.owner, tier)
+        check_tiers(admin, policy, record.owner.tier, tier)
         await connection.execute(SET["set_tier"], record.owner.id, tier)
         if record.owner.tier != tier:
             await _audit(connection, admin, "set_tier", record.owner.id, {"tier": record.owner.tier}, {"tier": tier})
@@ -190,7 +189,7 @@ def _form_switch(disabled: bool, policy: Policy) -> Change:
     async def switch(connection: Connection, admin: Caller, record: OwnerRecord) -> None:
         word = "disable" if disabled else "enable"
         if not disabled:
-            check_owner_change(admin, policy, record.owner)
+            check_tiers(admin, policy, record.owner.tier)
         await connection.execute(SET[word], record.owner.id)
         if record.disabled != disabled:
             await _audit(

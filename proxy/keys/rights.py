@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from proxy.client_address import Network
@@ -287,28 +287,31 @@ def _find_narrowest_sources(outers: Sequence[Constraints]) -> tuple[Network, ...
 # Owners
 
 
-def check_owner_change(caller: Caller, policy: Policy, owner: Owner, tier: str | None = None) -> None:
-    """An admin gives an owner of the tenant what the admin could use as well, and takes away nothing beyond it."""
+def check_tiers(caller: Caller, policy: Policy, *tiers: str) -> None:
+    """An admin gives an owner of the tenant what the admin could use as well, and takes away nothing beyond it.
+
+    `tiers`: what the owner has, and what it is to have. Raises RightsError.
+    """
     if caller.is_operator:
         return
-    held = frozenset().union(*(policy.tiers.get(name, frozenset()) for name in (owner.tier, tier) if name is not None))
+    held = frozenset().union(*(policy.tiers.get(tier, frozenset()) for tier in tiers))
     missing = sorted(scope for scope in held if not covers(caller.grants, scope))
     if missing:
         text = ", ".join(missing)
         raise RightsError(Reason.RIGHTS_EXCEEDED, f"that tier can do more than {caller.name}: {text}", missing)
 
 
-def check_administers(caller: Caller, tenant_id: str) -> None:
-    """Raises RightsError unless the caller administers the owners of this tenant."""
-    if not may_administer(caller, Owner(OwnerId(""), tenant_id, "", "", "")):
+def check_administers(caller: Caller) -> None:
+    """Raises RightsError unless the caller administers the owners of their tenant."""
+    if not may_administer(caller, caller.owner.tenant_id):
         raise RightsError(Reason.ROLE_MISSING, f"this takes the role {ADMIN_ROLE}, signed in at the identity provider")
 
 
-def may_administer(caller: Caller, owner: Owner) -> bool:
-    """Owners are administered by the tenant's admins, signed in themselves, and by operators."""
+def may_administer(caller: Caller, tenant_id: str) -> bool:
+    """A tenant's owners are administered by its admins, signed in themselves, and by operators."""
     if caller.is_operator:
         return True
-    return caller.is_admin and caller.key_id is None and caller.owner.tenant_id == owner.tenant_id
+    return caller.is_admin and caller.key_id is None and caller.owner.tenant_id == tenant_id
 
 
 # What may be given away, for whoever makes a key
@@ -337,7 +340,7 @@ class GrantablePreset:
     scopes: tuple[str, ...]
     may: bool
     why_not: str | None
-    missing: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
 
 
 def list_grantable(caller: Caller, policy: Policy) -> tuple[list[GrantableScope], list[GrantablePreset]]:
