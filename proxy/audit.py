@@ -2,8 +2,8 @@
 
 In go denials and events, one synchronous call for each; out go rows of `audit_events`, in batches. The same again only
 adds to its row's count, and a key with much to tell fills its share and no more: what is beyond is counted. Nothing of
-a request is written but what its denial or event says. Changes of keys are audited by `keys/store`, in their own
-transactions.
+a request is written but what its denial or event says. Changes of keys and owners are audited where they are
+made, in the same transaction.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def _form_asker(policy: Policy, scopes: tuple[str, ...], owner: Owner) -> Asker:
 def _find_asker(settings: Settings, policy: Policy, key_id: str) -> Asker:
     async def read() -> KeyRecord | None:
         async with open_database(settings) as database:
-            return (await KeyStore(database).read_keys([KeyId(key_id)])).get(KeyId(key_id))
+            return await KeyStore(database).find_record(KeyId(key_id))
 
     record = asyncio.run(read())
     if record is None:

@@ -75,7 +75,7 @@ def suggest_scopes(
 async def _read_evidence(settings: Settings, key: str, days: int) -> Evidence | None:
     async with open_database(settings) as database:
         store, key_id = KeyStore(database), KeyId(key)
-        summary, record = await store.find_key(key_id), (await store.read_keys([key_id])).get(key_id)
+        summary, record = await store.find_key(key_id), await store.find_record(key_id)
         if summary is None or record is None:
             return None
         return Evidence(summary, record, await read_usage(database, key_id, days))

@@ -18,7 +18,7 @@ from proxy.errors import Reason
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.record import KeyRecord, OwnerRecord
 from proxy.keys.rights import ADMIN_ROLE, Caller, CallerError, form_caller_of_claims, form_caller_of_key
-from proxy.keys.store import read_records
+from proxy.keys.store import find_record
 from proxy.policy import Policy
 
 HOLD_KEYS = "SELECT FROM api_keys WHERE id = ANY($1::text[]) ORDER BY array_position($1::text[], id) FOR NO KEY UPDATE"
@@ -57,7 +57,7 @@ async def renew(connection: Connection, caller: Caller, policy: Policy) -> tuple
             record, policy, tenant_id=caller.owner.tenant_id, tier=caller.claimed_tier, role=role
         )
         return renewed, now
-    key = (await read_records(connection, [caller.key_id])).get(caller.key_id)
+    key = await find_record(connection, caller.key_id)
     if key is None:
         raise CallerError(Reason.CREDENTIAL_INVALID, "the API key that asks for this is not valid any more")
     fault = key.find_fault(now) if caller.secret_version is None else key.find_use_fault(caller.secret_version, now)
@@ -86,5 +86,5 @@ def form_owner(rows: Sequence[dict[str, object]]) -> OwnerRecord | None:
 
 async def _list_lineage(connection: Connection, key_id: KeyId) -> list[KeyId]:
     """The key and its ancestors, nearest first. Parents never change, so that this needs no lock."""
-    record = (await read_records(connection, [key_id])).get(key_id)
+    record = await find_record(connection, key_id)
     return [key_id] if record is None else list(record.lineage)

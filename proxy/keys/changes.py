@@ -52,6 +52,7 @@ from proxy.keys.store import (
     KeyConflictError,
     KeySummary,
     NewKey,
+    find_record,
     find_summary,
     insert_row,
     naming,
@@ -296,7 +297,7 @@ class KeyChanges:
 
 async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> KeyRecord:
     """A key that the caller may act on, as far as that never changes. Raises KeyNotFoundError, RightsError."""
-    found = (await read_records(connection, [key_id])).get(key_id)
+    found = await find_record(connection, key_id)
     if found is None or not may_see(caller, found):
         raise KeyNotFoundError(f"there is no key {key_id}")
     if not may_act_on(caller, found):

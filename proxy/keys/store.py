@@ -1,7 +1,7 @@
-"""Keys and owners in Postgres: every statement about them stands here.  [io]
+"""Keys in Postgres: how they are read, shown, stored and revoked.  [io]
 
 In go ids and values, out come `KeyRecord`s and summaries. It knows no policy, no HTTP and no secret in the clear.
-Changes and their audit entries share a transaction.
+Changes and their audit entries share a transaction. What callers with rights of their own change is `changes`'.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ CLOSED = Constraints.model_construct(sources=())  # what an unreadable one amoun
 
 
 class KeyConflictError(ProxyError):
-    """The change contradicts what is stored: a taken name, an owner of another tenant or tier."""
+    """The change contradicts what is stored: a taken name, a key that has ended, an owner of another tenant or tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class NewKey:
 
 
 class KeyStore:
-    """The tables `owners`, `api_keys`, `api_key_secrets` and `legacy_digests`. Every method raises DatabaseError."""
+    """Keys for those whose rights are not asked: the verifier, and operators. Every method raises DatabaseError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -148,6 +148,10 @@ class KeyStore:
     async def read_keys(self, ids: Sequence[KeyId]) -> dict[KeyId, KeyRecord]:
         """The records of those ids that exist. With no ids it still asks, which tells whether anybody answers."""
         return await self._database.transact(lambda connection: read_records(connection, ids), atomic=False)
+
+    async def find_record(self, key_id: KeyId) -> KeyRecord | None:
+        """One key's record, or None."""
+        return (await self.read_keys([key_id])).get(key_id)
 
     async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, KeyId]:
         """The keys of those digests of older tokens that are known."""
@@ -198,6 +202,11 @@ async def read_records(connection: Connection, ids: Sequence[KeyId]) -> dict[Key
     """The records of those ids that exist, on a connection that may hold locks."""
     rows = await connection.fetch(READ_KEYS, list(ids), MAX_ANCESTORS)
     return {KeyId(row["id"]): _form_record(row) for row in rows}
+
+
+async def find_record(connection: Connection, key_id: KeyId) -> KeyRecord | None:
+    """A key's record on such a connection, or None."""
+    return (await read_records(connection, [key_id])).get(key_id)
 
 
 async def find_summary(connection: Connection, key_id: str) -> KeySummary | None:

@@ -100,7 +100,7 @@ class Callers:
     async def _find_key(self, presented: PresentedCredential, address: ClientAddress | None) -> Caller:
         principal = await self._verifier.verify(presented)
         self._admit(principal, address)
-        record = (await self._store.read_keys([principal.key_id])).get(principal.key_id)
+        record = await self._store.find_record(principal.key_id)
         if record is None:
             raise refuse_unknown()
         return self._form_key(record, principal.secret_version)

@@ -225,7 +225,7 @@ class Operations:
         """Whether a key could do something now, and why. Raises KeyNotFoundError."""
         caller = await self._renew(caller)
         check_action(caller, "read")
-        record = (await KeyStore(self._database).read_keys([KeyId(key_id)])).get(KeyId(key_id))
+        record = await KeyStore(self._database).find_record(KeyId(key_id))
         if record is None or not may_see(caller, record):
             raise KeyNotFoundError("there is no such key")
         policy = self._live.enforced
