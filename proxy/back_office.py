@@ -102,6 +102,7 @@ def build_back_office(
     console = Console(
         management=management,
         sign_ins=sign_ins,
+        bodies=form_body_limits(settings),
         desk=desk,
         base_url=settings.server.public_url,
         now=heart.clock.wall,

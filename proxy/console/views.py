@@ -20,27 +20,32 @@ from aiohttp import web
 
 from proxy.challenges import form_answer, get_title
 from proxy.console.assets import read_assets
+from proxy.console.forms import check_same_site, read_form
 from proxy.console.page_headers import HEADERS
 from proxy.console.pages import find_actions, find_one_workflow, find_unused, form_chart, measure_grace
 from proxy.console.rendering import open_renderer
-from proxy.console.sign_in import SignInDesk
+from proxy.console.sign_in import MAX_BODY_BYTES, SignInDesk
 from proxy.console.sign_in_pages import ROOT, SETTINGS, SIGN_IN, STATIC, find_prefix
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller, RightsError, check_action
 from proxy.management.dispatch import Management
-from proxy.management.faults import refuse_conflict, refuse_rights
+from proxy.management.faults import refuse_conflict, refuse_input, refuse_rights
 from proxy.management.shown import EventPage, Grantables, Key, KeyPage, SessionList, Usage
 from proxy.policy.reserved import is_console
 from proxy.policy.scopes import covers
 from proxy.recording import MANAGEMENT, PLAIN, Passage
+from proxy.request_body import BodyLimits, read_body
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 API: Final = f"{SETTINGS}/v1/"  # what stands below it is the management API's
 NEW: Final = f"{ROOT}/new"  # no id of a key is as short
 CONNECT: Final = f"{ROOT}/connect"
+# What can be done to a key without scripts: nothing that a secret comes of, and nothing that takes more than a word.
+DEEDS: Final = MappingProxyType({"disable": "disable_api_key", "enable": "enable_api_key", "revoke": "revoke_api_key"})
+_DEED = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})/(?P<deed>{'|'.join(DEEDS)})", re.ASCII)
 _KEY = re.compile(rf"{ROOT}/(?P<id>[0-9A-Za-z]{{12}})(?P<edit>/edit)?", re.ASCII)
 EDITED: Final = frozenset({"id", "name", "scopes", "expires_at", "constraints", "status", "version"})
 SEARCH: Final = ("q", "status", "preset", "cursor")
@@ -54,14 +59,15 @@ class SignIns(Protocol):
 
 
 class Console:
-    """One instance per process. `base_url`: how clients write our address; None: as the request does. `now`: seconds
-    since the epoch."""
+    """One instance per process. `bodies`: how long a form may take; `base_url`: how clients write our address; None: as
+    the request does. `now`: seconds since the epoch."""
 
     def __init__(
         self,
         *,
         management: Management,
         sign_ins: SignIns,
+        bodies: BodyLimits,
         desk: SignInDesk | None = None,
         base_url: str | None,
         now: Callable[[], float],
@@ -69,6 +75,7 @@ class Console:
         self._management = management
         self._sign_ins = sign_ins
         self._assets = read_assets()
+        self._bodies = replace(bodies, max_body_bytes=MAX_BODY_BYTES)
         self._desk = desk
         self._renderer = open_renderer()
         self._base_url = base_url.rstrip("/") if base_url else None
@@ -81,7 +88,7 @@ class Console:
 
     def shows(self, method: str, path: str) -> bool:
         """Whether a browser asks for a page there, and is to read a refusal as one."""
-        return method == "GET" and is_console(path) and not path.startswith((API, f"{STATIC}/"))
+        return method in ("GET", "POST") and is_console(path) and not path.startswith((API, f"{STATIC}/"))
 
     async def serve(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.StreamResponse:
         """Answer one request. Raises Refusal where no page was asked for."""
@@ -97,6 +104,9 @@ class Console:
             headers = {**HEADERS, "Cache-Control": kept, "Content-Type": asset.content_type}
             return web.Response(body=asset.body, headers=headers)
         try:
+            deed = _DEED.fullmatch(target.path)
+            if deed is not None:
+                return await self._do(request, deed["id"], deed["deed"], passage)
             return await self._show(request, target, passage)
         except Refusal as refusal:
             return self.refuse(refusal, request, passage)
@@ -111,6 +121,23 @@ class Console:
             raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
         inner = replace(target, path=target.path.removeprefix(SETTINGS), text=target.text.removeprefix(SETTINGS))
         return await self._management.serve(request, inner, passage, signed_in.caller)
+
+    async def _do(self, request: web.BaseRequest, key_id: str, deed: str, passage: Passage) -> web.Response:
+        """What a form on a key's page asks for, by the same operation that a script would call."""
+        if request.method != "POST":
+            raise RequestError(Reason.METHOD_NOT_ALLOWED, "This is done with POST.", data={"allow": ["POST"]})
+        check_same_site(request.headers, self._base_url)
+        signed_in = await self._sign_ins.find_signed_in(request)
+        if signed_in is None:
+            return self._redirect(f"{SIGN_IN}?{urlencode({'next': f'{ROOT}/{key_id}'})}")
+        form = read_form(request.headers, await read_body(request, self._bodies))
+        if not compare_digest(form.get("csrf", "").encode(), signed_in.csrf.encode()):
+            raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
+        if deed == "revoke" and form.get("sure") != "yes":
+            raise refuse_input([("sure", "nothing was revoked: say that it is for good")])
+        members = {"reason": form["reason"]} if deed == "revoke" and form.get("reason") else NOTHING
+        await self._management.ask(DEEDS[deed], signed_in.caller, passage, key_id=key_id, members=members)
+        return self._redirect(f"{ROOT}/{key_id}")
 
     async def _show(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         _check_get(request)

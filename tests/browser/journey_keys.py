@@ -184,7 +184,7 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor, open_page: O
         assert "claude mcp add" in await page.get_by_role("tabpanel").inner_text()
 
 
-@pytest.mark.parametrize("place", ["", "/new", "/connect", "/KEY"])
+@pytest.mark.parametrize("place", ["", "/new", "/connect", "/KEY", "/KEY/edit"])
 async def test_a_first_visit_is_small(place: str, visitor: Visitor, open_page: Open) -> None:
     key = await visitor.stage.mint("developer")
     await visitor.sign_in()

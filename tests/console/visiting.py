@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from proxy.console.views import Console, SignedIn
+from proxy.fittings import form_body_limits
 from proxy.identity import KeyId
 from proxy.keys.owners import Owners
 from proxy.keys.rights import Caller, form_caller_of_claims, form_caller_of_key
@@ -64,5 +65,11 @@ async def visit(http: aiohttp.ClientSession, stage: Stage, upstream_url: str) ->
     """A proxy with its page, and nobody signed in yet."""
     async with stage.proxy(upstream_url) as proxy:
         visitor = Visitor(http, proxy, stage)
-        proxy.door.console = Console(management=proxy.management, sign_ins=visitor, base_url=None, now=time)
+        proxy.door.console = Console(
+            management=proxy.management,
+            sign_ins=visitor,
+            bodies=form_body_limits(proxy.settings),
+            base_url=None,
+            now=time,
+        )
         yield visitor
