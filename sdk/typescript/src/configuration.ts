@@ -112,7 +112,7 @@ export function configure(options: AegisClientOptions): Configuration {
 /** Without a slash at the end. Throws ConfigurationError. */
 export function checkBaseUrl(text: string): string {
   const [, authority] = /^https?:\/\/([^/?#\\]+)/i.exec(text) ?? [];
-  if (authority === undefined || /[^!-~]/.test(text) || text.includes("\\") || !URL.canParse(text)) {
+  if (authority === undefined || /[\s\p{C}\\]/u.test(text) || !URL.canParse(text)) {
     throw new ConfigurationError("the base URL must be http(s)://host[:port][/path]");
   }
   if (authority.includes("@") || /[?#]/.test(text)) {

@@ -5,8 +5,15 @@
  * for only here. Refuses to know: what is done in the session.
  */
 import type { Configuration, Credential } from "./configuration.js";
-import { type AegisError, ConfigurationError, isObject, UnexpectedAnswerError } from "./errors.js";
+import {
+  type AegisError,
+  ConfigurationError,
+  ConnectionFailedError,
+  isObject,
+  UnexpectedAnswerError,
+} from "./errors.js";
 import { formError, formProblemError, readObject } from "./refusals.js";
+import { readBreakage } from "./runtime.js";
 import { VERSION } from "./version.js";
 
 /**
@@ -66,7 +73,15 @@ class Door {
   readonly fetch = async (url: string | URL, init?: RequestInit): Promise<Response> => {
     const headers = new Headers(init?.headers);
     this.#credential.authorize(headers);
-    const response = await this.#fetch(url, { ...init, headers });
+    this.refusal = undefined;
+    let response: Response;
+    try {
+      response = await this.#fetch(url, { ...init, headers });
+    } catch (error) {
+      const { message } = readBreakage(error);
+      this.refusal = new ConnectionFailedError(`${init?.method} ${PATH}: ${this.#credential.keepOutOf(message)}`);
+      throw this.refusal;
+    }
     this.refusal = response.ok ? undefined : await readRefusal(response.clone());
     return response;
   };

@@ -3,14 +3,24 @@
  *
  * Refuses to know: keys, and what is asked.
  */
+import { findText, isObject } from "./errors.js";
 
 /** What a timer holds; a longer one would end at once. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
+/** As far as a runtime has one. */
+interface Process {
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly versions?: Readonly<Record<string, string | undefined>>;
+}
+
+function findProcess(): Process {
+  return (globalThis as { process?: Process }).process ?? {};
+}
+
 /** An environment's variable, where there is an environment. */
 export function findVariable(name: string): string | undefined {
-  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
-  return process?.env?.[name];
+  return findProcess().env?.[name];
 }
 
 export async function sleep(milliseconds: number): Promise<void> {
@@ -36,11 +46,17 @@ interface Dispatcher {
   dispatch(options: object, handler: unknown): boolean;
 }
 
-/** Whichever is set when a request leaves, such as the one of a corporate proxy. */
+/** Where each major version of undici that was looked at keeps the one in use, which may go by way of a company's proxy. */
+const PLACES: Readonly<Record<string, symbol>> = {
+  6: Symbol.for("undici.globalDispatcher.1"),
+  7: Symbol.for("undici.globalDispatcher.1"),
+  8: Symbol.for("undici.globalDispatcher.2"),
+};
+
 function findDispatcher(): Dispatcher | undefined {
   void globalThis.Headers; // Node loads undici when something of it is first asked for
-  const place = globalThis as unknown as Record<symbol, Dispatcher | undefined>;
-  return place[Symbol.for("undici.globalDispatcher.2")] ?? place[Symbol.for("undici.globalDispatcher.1")];
+  const place = PLACES[findProcess().versions?.undici?.split(".")[0] ?? ""];
+  return place && (globalThis as unknown as Record<symbol, Dispatcher | undefined>)[place];
 }
 
 function dispatchPatiently(options: object, handler: unknown): boolean {
@@ -57,11 +73,12 @@ export interface Breakage {
 
 export function readBreakage(error: unknown): Breakage {
   const causes = listCauses(error);
-  const told = causes.filter((each) => each.message).at(-1) ?? causes[0];
+  const all = (member: string) => causes.flatMap((cause) => findText(cause, member) ?? []);
+  const codes = all("code");
   return {
-    unsent: causes.some((each) => UNSENT_CALLS.has(each.syscall ?? "") || UNSENT_CODES.has(each.code ?? "")),
-    late: causes.some((each) => each.code?.startsWith("UND_ERR_") && each.code.endsWith("_TIMEOUT")),
-    message: told?.message || told?.code || told?.name || "no answer",
+    unsent: all("syscall").some((call) => UNSENT_CALLS.has(call)) || codes.some((code) => UNSENT_CODES.has(code)),
+    late: codes.some((code) => /^UND_ERR_.*_TIMEOUT$/.test(code)),
+    message: all("message").at(-1) ?? codes.at(-1) ?? all("name").at(-1) ?? "no answer",
   };
 }
 
@@ -70,20 +87,13 @@ const UNSENT_CALLS = new Set(["connect", "getaddrinfo"]);
 /** undici's, and Bun's. */
 const UNSENT_CODES = new Set(["UND_ERR_CONNECT_TIMEOUT", "ConnectionRefused", "FailedToOpenSocket"]);
 
-interface Cause {
-  readonly name?: string;
-  readonly message?: string;
-  readonly code?: string;
-  readonly syscall?: string;
-  readonly cause?: unknown;
-  readonly errors?: readonly unknown[];
-}
+type Cause = Readonly<Record<string, unknown>>;
 
 /** An error, what caused it, and what caused that; of a host with several addresses, each attempt. */
 function listCauses(error: unknown, depth = 0): Cause[] {
-  if (typeof error !== "object" || error === null || depth > 5) {
+  if (!isObject(error) || depth > 5) {
     return [];
   }
-  const { cause, errors = [] } = error as Cause;
-  return [error as Cause, ...[cause, ...errors].flatMap((each) => listCauses(each, depth + 1))];
+  const several = Array.isArray(error.errors) ? error.errors : [];
+  return [error, ...[error.cause, ...several].flatMap((each) => listCauses(each, depth + 1))];
 }
