@@ -101,8 +101,8 @@ class Console:
         if asset is not None:
             _check_get(request)
             kept = "public, max-age=31536000, immutable" if self._assets.is_lasting(target.path) else "no-cache"
-            headers = {**HEADERS, "Cache-Control": kept, "Content-Type": asset.content_type}
-            return web.Response(body=asset.body, headers=headers)
+            body, described = asset.choose(",".join(request.headers.getall("Accept-Encoding", ())))
+            return web.Response(body=body, headers={**HEADERS, "Cache-Control": kept, **described})
         try:
             deed = _DEED.fullmatch(target.path)
             if deed is not None:

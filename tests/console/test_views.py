@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from datetime import timedelta
 
 import pytest
 
+from proxy.console.assets import FOLDER
 from proxy.errors import Reason
 from tests.console.visiting import CSRF, Visitor
 from tests.raw_client import ask_raw
@@ -81,6 +83,20 @@ async def test_files_are_kept_for_ever_and_named_by_what_they_hold(visitor: Visi
     assert (await visitor.send("/settings/static/0000000000000000/app.js")).status == 404
     plain = await visitor.send("/settings/static/app.css")
     assert (plain.status, plain.headers["Cache-Control"]) == (200, "no-cache")
+
+
+@pytest.mark.parametrize(
+    ("said", "packed"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=1.0", True), ("gzip;q=0", False), ("gzip; q=0.000", False),
+     ("identity", False), ("gzipped", False), ("*", False), ("", False)],
+)  # fmt: skip
+async def test_files_are_packed_for_whoever_can_unpack_them(said: str, packed: bool, visitor: Visitor) -> None:
+    answer = await visitor.send("/settings/static/app.js", Accept_Encoding=said)
+    sent, expected = await answer.read(), (FOLDER / "app.js").read_bytes()
+    assert (gzip.decompress(sent) if packed else sent) == expected
+    assert answer.headers.get("Content-Encoding") == ("gzip" if packed else None)
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
 
 
 async def test_hostile_names_and_scopes_are_text(visitor: Visitor) -> None:
