@@ -40,7 +40,9 @@ class Cookies:
     def find(self, headers: CIMultiDict[str] | CIMultiDictProxy[str], cookie: str) -> str | None:
         """Its value. One that stands twice is none: somebody else has written the other."""
         wanted = self.name(cookie)
-        pairs = (pair.strip().partition("=") for line in headers.getall("Cookie", ()) for pair in line.split(";"))
+        # HTTP's blanks alone: behind a Unicode one browsers see no `__Host-`, and let sister domains write it.
+        lines = headers.getall("Cookie", ())
+        pairs = (pair.strip(" \t").partition("=") for line in lines for pair in line.split(";"))
         values = [value for name, _, value in pairs if name == wanted]
         return values[0] if len(values) == 1 and _VALUE.fullmatch(values[0]) else None
 

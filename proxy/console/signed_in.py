@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -17,7 +17,7 @@ from proxy.client_address import ClientAddress, Network, find_client_address
 from proxy.console.cookies import MARKED_BYTES, SIGN_IN, Cookies, Mark, derive_csrf, hash_value
 from proxy.console.sign_in_store import SignIn, SignInStore
 from proxy.errors import CredentialError, DatabaseError, Reason, RequestError, UnavailableError
-from proxy.keys.rights import ADMIN_ROLE, Caller
+from proxy.keys.rights import ADMIN_ROLE, Caller, form_key_actor
 from proxy.logs import get_logger
 from proxy.management.callers import Callers
 
@@ -65,7 +65,7 @@ class SignIns:
             return None
         except DatabaseError as error:
             raise _refuse_database(error) from error
-        return SignedIn(caller, derive_csrf(value))
+        return SignedIn(replace(caller, sign_in=hash_value(value)), derive_csrf(value))
 
     async def open(self, caller: Caller, request: web.BaseRequest) -> str:
         """A new sign-in; what was the browser's cookie before ends. The value of its Set-Cookie. Raises
@@ -86,7 +86,7 @@ class SignIns:
         value = self._find_value(request)
         if value is not None:
             if everywhere:
-                await self._end_all(value, self._find_address(request))
+                await self._end_all(value)
             await self._end(value)
         return self._cookies.clear(SIGN_IN)
 
@@ -105,16 +105,21 @@ class SignIns:
             sign_in.owner_id, tenant_id=sign_in.tenant_id, tier=sign_in.tier, role=sign_in.role
         )
 
-    async def _end_all(self, value: str, address: ClientAddress | None) -> None:
+    async def _end_all(self, value: str) -> None:
+        """From anywhere and at any rate: what constrains a key does not keep its owner from ending what it opened."""
         try:
             sign_in = await self._store.find(hash_value(value))
             if sign_in is not None:
-                caller = await self._find_caller(sign_in, address)
-                await self._store.end_all(sign_in, caller.actor)
-        except (CredentialError, RequestError):
+                await self._store.end_all(sign_in, await self._find_actor(sign_in))
+        except CredentialError:
             pass  # nobody's, any more: so are the others
         except DatabaseError as error:
             raise _refuse_database(error) from error
+
+    async def _find_actor(self, sign_in: SignIn) -> str:
+        if sign_in.key_id is not None:
+            return form_key_actor(sign_in.key_id)
+        return (await self._find_caller(sign_in, None)).actor
 
     async def _end(self, value: str) -> None:
         try:

@@ -1,8 +1,8 @@
 """Who asks, as the rows have it now and keep it until the transaction ends.  [io]
 
 In go a caller as it was when the request came, out comes the same one as it is, or CallerError. Between the two a key
-may have been revoked, narrowed or rotated, and an owner disabled or lowered: the rows it rests on are locked here, so
-that what is judged by them stays true until the change is committed.
+may have been revoked, narrowed or rotated, an owner disabled or lowered, a sign-in ended: the rows of keys and owners
+are locked here, so that what is judged by them stays true until the change is committed.
 
 Locks are taken from the root of a tree downwards, owners after keys, as revocation's cascade does: nobody waits for
 somebody who waits for them. They exclude each other, because those that share pass whoever waits for an exclusive one:
@@ -12,6 +12,7 @@ a few requests at once, refused in the end, would hold a revocation off for as l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from proxy.database import Connection
 from proxy.errors import Reason
@@ -22,6 +23,7 @@ from proxy.keys.store import find_record
 from proxy.policy import Policy
 
 HOLD_KEYS = "SELECT FROM api_keys WHERE id = ANY($1::text[]) ORDER BY array_position($1::text[], id) FOR NO KEY UPDATE"
+FIND_SIGN_IN = "SELECT FROM sign_ins WHERE id_hash = $1"
 HOLD_KEY = "SELECT FROM api_keys WHERE id = $1 FOR NO KEY UPDATE"
 HOLD_OWNERS = """
 SELECT FROM owners WHERE id = ANY($1::uuid[]) OR id IN (SELECT owner_id FROM api_keys WHERE id = ANY($2::text[]))
@@ -50,20 +52,25 @@ async def renew(connection: Connection, caller: Caller, policy: Policy) -> tuple
     now = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
     if caller.is_operator:
         return caller, now
+    if caller.sign_in is not None and not await connection.fetch(FIND_SIGN_IN, caller.sign_in):
+        raise CallerError(Reason.CREDENTIAL_MISSING, "this sign-in has ended")
+    return replace(await _read(connection, caller, policy, now), sign_in=caller.sign_in), now
+
+
+async def _read(connection: Connection, caller: Caller, policy: Policy, now: float) -> Caller:
     if caller.key_id is None:
         record = await find_owner(connection, caller.owner.id)
         role = ADMIN_ROLE if caller.is_admin else None
-        renewed = form_caller_of_claims(
+        return form_caller_of_claims(
             record, policy, tenant_id=caller.owner.tenant_id, tier=caller.claimed_tier, role=role
         )
-        return renewed, now
     key = await find_record(connection, caller.key_id)
     if key is None:
         raise CallerError(Reason.CREDENTIAL_INVALID, "the API key that asks for this is not valid any more")
     fault = key.find_fault(now) if caller.secret_version is None else key.find_use_fault(caller.secret_version, now)
     if fault is not None:
         raise CallerError(fault, f"the API key that asks for this may not be used any more: {fault}")
-    return form_caller_of_key(key, policy, caller.secret_version), now
+    return form_caller_of_key(key, policy, caller.secret_version)
 
 
 async def find_owner(connection: Connection, owner_id: OwnerId) -> OwnerRecord | None:

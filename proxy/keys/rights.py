@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from proxy.client_address import Network
@@ -74,6 +74,7 @@ class Caller:
     secret_version: int | None = None  # presented by a key
     claimed_tier: str | None = None  # in an identity provider's token
     generations: int = 0  # of keys, up to the caller's own
+    sign_in: bytes | None = field(default=None, repr=False)  # at the page: the hash of its cookie
 
     @property
     def name(self) -> str:
@@ -95,11 +96,16 @@ class View:
 # Callers
 
 
+def form_key_actor(key_id: KeyId) -> str:
+    """As the audit names a key that did something."""
+    return f"key:{key_id}"
+
+
 def form_caller_of_key(record: KeyRecord, policy: Policy, secret_version: int | None = None) -> Caller:
     """A key that manages keys. Whether it may be used at all was judged before."""
     inherited = [ancestor.scopes for ancestor in record.ancestors]
     return Caller(
-        actor=f"key:{record.id}",
+        actor=form_key_actor(record.id),
         owner=record.owner,
         grants=policy.effective_scopes(record.scopes, inherited, record.owner.tier),
         ends_at=record.find_expiry(),

@@ -31,6 +31,14 @@ def test_a_cookie_is_found_among_others(lines: tuple[str, ...]) -> None:
     assert find(*lines) == VALUE
 
 
+@pytest.mark.parametrize("blank", ["\u2000", "\u00a0", "\u0085", "\u3000", "\x0b", "\x0c", "\x1c"])
+def test_a_blank_that_browsers_take_for_a_part_of_the_name_is_one(blank: str) -> None:
+    """They would let another domain write it, which `__Host-` forbids; nor does it make the real one stand twice."""
+    forged = f"{blank}__Host-aegis-sign-in={OTHER}"
+    assert find(forged, cookies=SECURE) is None
+    assert find(f"{forged}; __Host-aegis-sign-in={VALUE}", cookies=SECURE) == VALUE
+
+
 @pytest.mark.parametrize(
     "lines",
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import pytest
@@ -17,6 +17,7 @@ from tests.console.asking import Asker, Told, run_asker
 from tests.console.browser import SIGN_OUT, Browser
 from tests.staging import GUARD_SECONDS, Stage
 
+HOME = "/settings/api-keys"
 Change = Callable[[Stage, MintedKey], Awaitable[None]]
 
 
@@ -167,3 +168,56 @@ async def test_signing_out_ends_this_sign_in_alone(
     here.cookies = stolen
     assert (await asker.ask(here)).actor is None
     assert (await asker.ask(there)).actor is not None
+
+
+@pytest.mark.parametrize("constraints", ['{"sources": ["10.0.0.0/8"]}', '{"requests_per_second": 0.001, "burst": 1}'])
+async def test_what_constrains_a_key_keeps_nobody_from_signing_out_everywhere(
+    constraints: str, stage: Stage, proxy: Proxy, http: aiohttp.ClientSession
+) -> None:
+    key = await stage.mint("full-access")
+    here, there = Browser(http, proxy), Browser(http, proxy)
+    await here.sign_in(key.token)
+    await there.sign_in(key.token)
+    await stage.sql("UPDATE api_keys SET constraints = $2::text::jsonb WHERE id = $1", key.summary.id, constraints)
+    async with asyncio.timeout(GUARD_SECONDS):
+        while (await there.get(HOME)).status not in {403, 429}:
+            await asyncio.sleep(0.01)
+    left = await here.post(SIGN_OUT, {"csrf": derive_csrf(here.cookies["aegis-sign-in"]), "everywhere": "1"})
+    assert left.status == 303
+    assert await stage.database.fetch("SELECT FROM sign_ins") == []
+
+
+async def test_a_request_that_waits_while_its_sign_in_is_ended_everywhere_makes_nothing(
+    stage: Stage, proxy: Proxy, http: aiohttp.ClientSession
+) -> None:
+    """Whoever stole a cookie sends half a body, and the rest when the owner believes it is over."""
+    key = await stage.mint("full-access")
+    thief, owner = Browser(http, proxy), Browser(http, proxy)
+    await owner.sign_in(key.token)
+    thief.cookies = dict(owner.cookies)
+    csrf = derive_csrf(owner.cookies["aegis-sign-in"])
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b'{"name": "thief'
+        started.set()
+        await ended.wait()
+        yield b's", "preset": "full-access", "expires_in": "never"}'
+
+    await stage.sql("UPDATE sign_ins SET seen_at = seen_at - interval '10 minutes'")
+    seen = "SELECT FROM sign_ins WHERE seen_at > clock_timestamp() - interval '5 minutes'"
+    headers = {"Content-Type": "application/json", "X-CSRF-Token": csrf, "Origin": owner.origin}
+    cookie = "; ".join(f"{name}={value}" for name, value in thief.cookies.items())
+    making = asyncio.create_task(
+        http.post(f"{owner.origin}/settings/v1/api-keys", data=drip(), headers={**headers, "Cookie": cookie})
+    )
+    async with asyncio.timeout(GUARD_SECONDS):
+        await started.wait()
+        while not await stage.database.fetch(seen):  # who asks is known
+            await asyncio.sleep(0.01)
+        assert (await owner.post(SIGN_OUT, {"csrf": csrf, "everywhere": "1"})).status == 303
+        ended.set()
+        async with await making as answer:
+            assert answer.status == 401
+            assert (await answer.json())["code"] == "credential_missing"
+    assert await stage.database.fetch("SELECT FROM api_keys WHERE name = 'thiefs'") == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.clock import SystemClock
+from proxy.console.sign_in_store import SignIn, SignInStore
 from proxy.identity import KeyId
 from proxy.keys.rights import Caller, CallerError, RightsError, form_caller_of_key
 from proxy.live_policy import LivePolicy
@@ -26,6 +29,10 @@ LOSSES = {
 }  # fmt: skip
 
 
+def want(name: str) -> models.WantedKey:
+    return models.WantedKey(name=name, preset="read-only")
+
+
 @pytest.fixture
 def operations(stage: Stage) -> Operations:
     live = LivePolicy(stage.policy)
@@ -38,6 +45,27 @@ async def caller(stage: Stage) -> Caller:
     minted = await stage.mint("full-access", name="maker")
     record = (await stage.store.read_keys([KeyId(minted.summary.id)]))[KeyId(minted.summary.id)]
     return form_caller_of_key(record, stage.policy, 1)
+
+
+async def test_nothing_is_made_by_a_sign_in_that_has_ended(
+    operations: Operations, caller: Caller, stage: Stage
+) -> None:
+    store = SignInStore(stage.database, idle_seconds=60, absolute_seconds=60)
+    sign_in = SignIn(caller.owner.id, caller.key_id, caller.secret_version)
+    signed_in = replace(caller, sign_in=b"h" * 32)
+    await store.open(b"h" * 32, sign_in, caller.actor, None)
+    made = await operations.mint_key(signed_in, WANTED)
+    await store.end_all(sign_in, caller.actor)
+    for change in (
+        operations.mint_key(signed_in, want("another")),
+        operations.rotate_key(signed_in, made.id, models.WantedRotation()),
+        operations.revoke_key(signed_in, made.id),
+        operations.list_names(signed_in, models.NamesQuery(scope="workflow:run")),
+    ):
+        with pytest.raises(CallerError) as caught:
+            await change
+        assert caught.value.reason == "credential_missing"
+    assert (await operations.mint_key(caller, want("by the key itself"))).name == "by the key itself"
 
 
 @pytest.mark.parametrize("loss", LOSSES)
