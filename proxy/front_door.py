@@ -85,7 +85,7 @@ class DoorRules:
 
 
 class FrontDoor:
-    """Where every request of a client comes in."""
+    """Where every request of a client comes in. `console`: the page, where somebody can sign in."""
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class FrontDoor:
         forwarder: Forwarder,
         public: PublicForwarder,
         management: Management,
+        console: Console | None,
         recorder: Recorder,
         metrics: Metrics,
         clock: Clock,
@@ -122,7 +123,7 @@ class FrontDoor:
         self._clock = clock
         self._recorder = recorder
         self.draining = False
-        self.console: Console | None = None  # the page, where somebody can sign in
+        self.console = console
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""

@@ -193,10 +193,7 @@ async def run_proxy(
         office = build_back_office(
             settings, live, heart, database, hasher, destinations, recorder, provider, porch.limiter
         )
-        door = _build_door(
-            settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, office.management
-        )
-        door.console = office.console
+        door = _build_door(settings, live, heart, destinations, signing_keys, porch.limiter, recorder, metrics, office)
         addresses = settings.listen, settings.ops_listen
         proxy = Proxy(settings, live, heart, door, office, destinations, signing_keys, *addresses, policy_files)
         metrics.add_probe(lambda: proxy.show(metrics, hasher))
@@ -270,7 +267,7 @@ def _build_door(
     failures: FailureLimiter,
     recorder: Recorder,
     metrics: Metrics,
-    management: Management,
+    office: BackOffice,
 ) -> FrontDoor:
     def find_listable(permit: Permit, exchange: Exchange) -> Allow:
         match = permit.match
@@ -300,7 +297,8 @@ def _build_door(
         binder=heart.binder,
         forwarder=forwarder,
         public=PublicForwarder(destinations, form_body_limits(settings)),
-        management=management,
+        management=office.management,
+        console=office.console,
         recorder=recorder,
         metrics=metrics,
         clock=heart.clock,

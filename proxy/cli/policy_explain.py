@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from proxy.cli.context import ConfigOption, JsonOption, open_database, read_settings
-from proxy.cli.key_options import NOT_FOUND, read_id
+from proxy.cli.key_options import DENIED, NOT_FOUND, read_id
 from proxy.cli.output import print_json, print_lines, quote, say, say_error
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.explaining import find_key_fault, form_explanation, list_losses
@@ -25,8 +25,6 @@ from proxy.policy.explanations import Explanation, explain
 from proxy.policy.questions import Question, find_message_target
 from proxy.policy.scopes import EVERYTHING
 from proxy.settings import Settings
-
-DENIED = 4
 
 
 @dataclass(frozen=True, slots=True)

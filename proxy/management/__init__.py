@@ -1,8 +1,8 @@
 """The management API: keys and owners by HTTP, for owners, their keys and the platform.
 
-    callers (who asks) -> dispatch (what was sent) -> operations (what is done) -> faults (how no is said)
+    dispatch (what was sent) -> callers (who asks) -> answers (which operation is meant) -> operations (what is done)
 
-One table, `endpoints`, says what there is; `models` says what goes in and out, and `openapi` tells both to the world.
-What is allowed is `keys.rights`' to say, and what changes is `keys.changes`': there is no other rule, and no way around
-theirs.
+One table, `endpoints`, says what there is; `models` and `shown` say what goes in and out, and `openapi` tells it all to
+the world. `faults` knows how no is said. What is allowed is `keys.rights`' to say, and what changes is `keys.changes`':
+there is no other rule, and no way around theirs.
 """
