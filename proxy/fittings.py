@@ -280,7 +280,6 @@ def form_door_rules(settings: Settings, signing_keys: SigningKeys | None) -> Doo
         allowed_hosts=frozenset(str(host).lower() for host in hosts),
         allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
         trusted_proxies=server.trusted_proxies,
-        realm=server.realm,
         discovery=Discovery(server.public_url, server.authorization_servers) if server.public_url else NOTHING,
         bodies=form_body_limits(settings),
         max_json_depth=server.max_json_depth,

@@ -15,7 +15,7 @@ from functools import partial
 from aiohttp import web
 
 from proxy.authorization import Permit, admit, authorize
-from proxy.challenges import Dialect, form_acknowledgement, form_answer, form_rpc_error, is_told_apart
+from proxy.challenges import Dialect
 from proxy.client_address import Network, find_client_address
 from proxy.client_response import check_unanswered
 from proxy.clock import Clock
@@ -55,11 +55,11 @@ from proxy.messages import Message, check_mirrored_headers, check_revision, pars
 from proxy.metrics import Metrics
 from proxy.policy import RouteMatch
 from proxy.public import PublicForwarder
-from proxy.recording import PLAIN, Passage, Recorder
+from proxy.recording import Passage, Recorder
+from proxy.refusing import Refuser
 from proxy.request_body import BodyLimits, RequestUpload, read_body
 from proxy.session_store import SessionStore, hash_session_id
 from proxy.sessions import Exchange, Registry
-from proxy.sse import form_event
 from proxy.subscriptions import is_listening
 from proxy.task_store import TaskStore
 from proxy.verification import Verifier
@@ -77,7 +77,6 @@ class DoorRules:
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
     trusted_proxies: Collection[Network]
-    realm: str
     discovery: Discovery
     bodies: BodyLimits
     max_json_depth: int
@@ -103,6 +102,7 @@ class FrontDoor:
         public: PublicForwarder,
         management: Management,
         console: Console | None,
+        refuser: Refuser,
         recorder: Recorder,
         metrics: Metrics,
         clock: Clock,
@@ -121,6 +121,7 @@ class FrontDoor:
         self._management = management
         self._metrics = metrics
         self._clock = clock
+        self._refuser = refuser
         self._recorder = recorder
         self.draining = False
         self.console = console
@@ -349,40 +350,14 @@ class FrontDoor:
     def _refuse(self, refusal: Refusal, request: web.BaseRequest, passage: Passage) -> web.Response:
         if self.console is not None and passage.target and self.console.shows(request.method, passage.target.path):
             return self.console.refuse(refusal, request, passage)
-        route = passage.match.route if passage.match else None
-        if refusal.rpc_id is None:
-            refusal.rpc_id = passage.rpc_id
-        if is_told_apart(refusal, passage.dialect) and self._tell_on_stream(refusal, passage):
-            answer = form_acknowledgement(passage.request_id)
-        else:
-            answer = form_answer(
-                refusal,
-                passage.dialect,
-                realm=self._rules.realm,
-                request_id=passage.request_id,
-                metadata_url=self._rules.discovery.form_metadata_url(route.path) if route else None,
-            )
-        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        response.headers.extend(passage.warnings)
-        if answer.close or not request.content.is_eof():
-            response.force_close()  # what was not read must not be taken for the next request
-        return response
-
-    def _tell_on_stream(self, refusal: Refusal, passage: Passage) -> bool:
-        """Clients of HTTP+SSE hear answers on their stream alone. False: it is not here, or cannot be spoken on."""
-        if passage.session is None or passage.key_id is None:
-            return False
-        stream = self._registry.find_stream(passage.key_id, passage.session)
-        if stream is None or stream.inject is None:
-            return False
-        return stream.inject(form_event(form_rpc_error(refusal, passage.request_id)))
+        return self._refuser.refuse(refusal, request, passage)
 
     def refuse_unread(self, refusal: Refusal) -> web.Response:
         """The answer to something that never became a request."""
         request_id = secrets.token_hex(8)
-        answer = form_answer(refusal, PLAIN, realm=self._rules.realm, request_id=request_id)
-        self._recorder.record_unread(request_id, refusal.reason, answer.status)
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        response = self._refuser.refuse_unread(refusal, request_id)
+        self._recorder.record_unread(request_id, refusal.reason, response.status)
+        return response
 
 
 def _check_no_body(request: web.BaseRequest) -> None:

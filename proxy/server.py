@@ -60,6 +60,7 @@ from proxy.policy_files import PolicyFiles
 from proxy.porch import Porch
 from proxy.public import PublicForwarder
 from proxy.recording import Recorder
+from proxy.refusing import Refuser
 from proxy.sessions import Exchange, Registry
 from proxy.settings import Address, Settings
 from proxy.signing_keys import SigningKeys
@@ -285,8 +286,9 @@ def _build_door(
         cleanup=heart.cleanup,
         count_dropped=metrics.list_events_dropped.inc,
     )
+    rules = form_door_rules(settings, signing_keys)
     return FrontDoor(
-        rules=form_door_rules(settings, signing_keys),
+        rules=rules,
         live=live,
         verifier=heart.verifier,
         failures=failures,
@@ -299,6 +301,7 @@ def _build_door(
         public=PublicForwarder(destinations, form_body_limits(settings)),
         management=office.management,
         console=office.console,
+        refuser=Refuser(settings.server.realm, rules.discovery, heart.registry),
         recorder=recorder,
         metrics=metrics,
         clock=heart.clock,

@@ -27,6 +27,7 @@ OWNERS = {
         "ops.py",
         "provider_client.py",
         "public.py",
+        "refusing.py",
         "relay.py",
         "request_body.py",
         "server.py",
@@ -82,6 +83,7 @@ TESTED_BY = {
     "gathering.py": "tests/keys/test_reader.py",
     # What only shows on a socket.
     "front_door.py": "tests/journeys/test_refusals.py",
+    "refusing.py": "tests/journeys/test_refusals.py",
     "forwarding.py": "tests/journeys/test_wall.py",
     "relay.py": "tests/journeys/test_leaving.py",
     "public.py": "tests/journeys/test_identity.py",
