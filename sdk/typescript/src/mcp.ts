@@ -33,7 +33,9 @@ export async function connectMcp(configuration: Configuration): Promise<McpClien
   /** Whoever closes it tells the server, too, that the session is over. */
   class Transport extends StreamableHTTPClientTransport {
     override async close(): Promise<void> {
+      const givingUp = setTimeout(() => void super.close(), configuration.timeoutMs);
       await this.terminateSession().catch(() => undefined); // the server, or the key, may be gone
+      clearTimeout(givingUp);
       await super.close();
     }
   }
@@ -45,9 +47,11 @@ export async function connectMcp(configuration: Configuration): Promise<McpClien
   try {
     await session.connect(transport, { timeout: configuration.timeoutMs });
   } catch (error) {
-    await session.close();
-    throw findRefusal(error) ?? door.refusal ?? error;
+    const { last } = door;
+    await session.close(); // what it still asks for is not why
+    throw findRefusal(error) ?? (await explain(last)) ?? error;
   }
+  door.isOpen = true;
   return session;
 }
 
@@ -59,9 +63,10 @@ async function importPackage(): Promise<typeof import("@modelcontextprotocol/cli
   }
 }
 
-/** Where the session's requests leave with the key, and what the last of them was refused with. */
+/** Where the session's requests leave with the key; and what became of the last one, until the session is open. */
 class Door {
-  refusal: AegisError | undefined;
+  last: Response | ConnectionFailedError | undefined;
+  isOpen = false;
   readonly #credential: Credential;
   readonly #fetch: typeof globalThis.fetch;
 
@@ -73,18 +78,21 @@ class Door {
   readonly fetch = async (url: string | URL, init?: RequestInit): Promise<Response> => {
     const headers = new Headers(init?.headers);
     this.#credential.authorize(headers);
-    this.refusal = undefined;
-    let response: Response;
     try {
-      response = await this.#fetch(url, { ...init, headers });
+      const response = await this.#fetch(url, { ...init, headers });
+      this.last = response.ok || this.isOpen ? undefined : response.clone();
+      return response;
     } catch (error) {
       const { message } = readBreakage(error);
-      this.refusal = new ConnectionFailedError(`${init?.method} ${PATH}: ${this.#credential.keepOutOf(message)}`);
-      throw this.refusal;
+      this.last = new ConnectionFailedError(`${init?.method} ${PATH}: ${this.#credential.keepOutOf(message)}`);
+      throw this.last;
     }
-    this.refusal = response.ok ? undefined : await readRefusal(response.clone());
-    return response;
   };
+}
+
+/** Why there is no session; undefined: neither the proxy nor the way to it is why. */
+async function explain(last: Door["last"]): Promise<AegisError | undefined> {
+  return last instanceof Response ? await readRefusal(last).catch(() => undefined) : last;
 }
 
 async function readRefusal(response: Response): Promise<AegisError> {

@@ -36,31 +36,26 @@ export function formFetch(given: typeof globalThis.fetch | undefined): typeof gl
     return given;
   }
   return (input, init) => {
-    const dispatcher = findDispatcher() && { dispatch: dispatchPatiently };
-    return globalThis.fetch(input, dispatcher === undefined ? init : ({ ...init, dispatcher } as RequestInit));
+    const beside = isUndiciKnown() ? { dispatcher: { dispatch: dispatchPatiently } } : {};
+    return globalThis.fetch(input, { ...init, ...beside } as RequestInit);
   };
 }
 
-/** Of undici, which Node's `fetch` is: what sends its requests. https://undici.nodejs.org/#/docs/api/Dispatcher */
+/** undici is what Node's `fetch` is. Each major version finds what sends its requests in another way. */
+function isUndiciKnown(): boolean {
+  return /^[678]\./.test(findProcess().versions?.undici ?? "");
+}
+
+/** What sends requests, such as by way of a company's proxy. https://undici.nodejs.org/#/docs/api/Dispatcher */
 interface Dispatcher {
-  dispatch(options: object, handler: unknown): boolean;
+  dispatch(options: object, handler: object): boolean;
 }
 
-/** Where each major version of undici that was looked at keeps the one in use, which may go by way of a company's proxy. */
-const PLACES: Readonly<Record<string, symbol>> = {
-  6: Symbol.for("undici.globalDispatcher.1"),
-  7: Symbol.for("undici.globalDispatcher.1"),
-  8: Symbol.for("undici.globalDispatcher.2"),
-};
-
-function findDispatcher(): Dispatcher | undefined {
-  void globalThis.Headers; // Node loads undici when something of it is first asked for
-  const place = PLACES[findProcess().versions?.undici?.split(".")[0] ?? ""];
-  return place && (globalThis as unknown as Record<symbol, Dispatcher | undefined>)[place];
-}
-
-function dispatchPatiently(options: object, handler: unknown): boolean {
-  return findDispatcher()?.dispatch({ ...options, headersTimeout: 0, bodyTimeout: 0 }, handler) ?? false;
+/** Of the dispatchers in use, the one for whoever asks: up to version 7 handlers have other methods, and another place. */
+function dispatchPatiently(options: object, handler: object): boolean {
+  const place = Symbol.for(`undici.globalDispatcher.${"onConnect" in handler ? 1 : 2}`);
+  const dispatcher = (globalThis as unknown as Record<symbol, Dispatcher>)[place] as Dispatcher;
+  return dispatcher.dispatch({ ...options, headersTimeout: 0, bodyTimeout: 0 }, handler);
 }
 
 /** What `fetch` was broken by, in its words and in those of what it rests on. */

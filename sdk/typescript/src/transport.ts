@@ -78,8 +78,9 @@ export class Transport {
       return this.#translate(error, call, patience);
     }
     try {
-      patience.renew();
+      patience.end(); // whoever is told of the key's end may take their time
       await this.#expiry.hear(response.headers);
+      patience.renew();
       return response.ok ? { response, patience } : await this.#refuse(call, response, patience);
     } catch (error) {
       // A callback of the user's, or an answer that broke.
@@ -197,10 +198,10 @@ function measure(content: Uploadable | undefined): number {
   if (typeof content === "string") {
     return content.length;
   }
-  if (content === undefined || content instanceof ReadableStream) {
-    return 0;
+  if (content instanceof Blob) {
+    return content.size;
   }
-  return content instanceof Blob ? content.size : content.byteLength;
+  return content instanceof ArrayBuffer || ArrayBuffer.isView(content) ? content.byteLength : 0;
 }
 
 /** Whatever leaves is no silence. */

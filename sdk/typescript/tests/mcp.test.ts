@@ -36,6 +36,18 @@ test("whoever closes a session tells the server, with the key that opened it", a
   }
 });
 
+test("a session ends even where nobody listens to its end", async (t) => {
+  const origin = await Origin.start(t, (peer, request) => {
+    if (!request.startsWith("DELETE ")) {
+      serving(peer, request);
+    }
+  });
+  const session = await new AegisClient({ apiKey: KEY, baseUrl: origin.url, timeoutMs: 300 }).mcp();
+  await session.close();
+  await origin.peers.at(-1)?.waitGone();
+  assert(origin.requests.at(-1)?.startsWith("DELETE "));
+});
+
 for (const [answer, name] of [
   [form(401, { error: { code: -31401, message: "no", data: { reason: "key_revoked" } } }), "KeyRevokedError"],
   [
@@ -64,6 +76,18 @@ test("a refusal in an answer of 200 is one, too", async (t) => {
     peer.send(form(200, { jsonrpc: "2.0", id, error: { code: -31403, message: "no", data } }));
   });
   await assert.rejects(connect(origin), { name: "PermissionDeniedError", code: "scope_missing", requestId: "r1" });
+});
+
+test("what is asked for while closing is not why there is no session", async (t) => {
+  const origin = await Origin.start(t, (peer, request) => {
+    if (request.includes("notifications/initialized")) {
+      peer.send(form(401, { code: "key_revoked", detail: "over" }));
+    } else {
+      serving(peer, request.startsWith("DELETE ") ? "GET " : request);
+    }
+  });
+  await assert.rejects(connect(origin), { name: "KeyRevokedError" });
+  assert(origin.requests.at(-1)?.startsWith("DELETE "));
 });
 
 test("where nobody listens, there is no session", async (t) => {

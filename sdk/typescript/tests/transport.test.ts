@@ -143,7 +143,11 @@ const EXPIRES = "API-Key-Expires-At: 2026-12-01T00:00:00Z";
 test("the end of a key is told once, by whatever answer", async (t) => {
   const origin = await Origin.start(t, answering(form(404, { error: "no" }, EXPIRES), form(200, AGENT, EXPIRES)));
   const told: Date[] = [];
-  const client = clientOf(origin.url, { onKeyExpiry: (expiresAt) => told.push(expiresAt) });
+  const onKeyExpiry = async (expiresAt: Date) => {
+    told.push(expiresAt);
+    await new Promise((resolve) => setTimeout(resolve, 600)); // longer than an answer may take
+  };
+  const client = clientOf(origin.url, { onKeyExpiry, timeoutMs: 400 });
   await assert.rejects(client.agents.get("i"), AegisError);
   await client.agents.get("i");
   assert.deepEqual(told, [new Date("2026-12-01T00:00:00Z")]);
