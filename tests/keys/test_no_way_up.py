@@ -151,7 +151,7 @@ class World:
         try:
             key_id = await self.act(caller, action, target)
         except ANSWERS as error:
-            self.tally[action, getattr(error, "code", type(error).__name__)] += 1
+            self.tally[action, getattr(error, "reason", type(error).__name__)] += 1
             return None
         self.tally[action, "done"] += 1
         return await self.check(caller, action, key_id, *before)
