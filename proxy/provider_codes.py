@@ -53,10 +53,14 @@ def form_authorization_url(base: str, page: ProviderPage, value: str, onward: st
     return f"{base}{'&' if '?' in base else '?'}{urlencode(members)}"
 
 
-def read_code(members: Mapping[str, str], value: str | None, issuer: str) -> tuple[str, str]:
-    """The code that came back to the browser the flow was begun in, and where to go in the end. `value`: of its cookie.
-    Raises CredentialError."""
-    state, _, onward = members.get("state", "").partition(".")
+def read_onward(members: Mapping[str, str]) -> str:
+    """Where to go in the end, as the state says, whoever wrote it."""
+    return members.get("state", "").partition(".")[2]
+
+
+def read_code(members: Mapping[str, str], value: str | None, issuer: str) -> str:
+    """The code that came back to the browser the flow was begun in. `value`: of its cookie. Raises CredentialError."""
+    state = members.get("state", "").partition(".")[0]
     if value is None or not _is_same(state, derive(value, "state")):
         raise refuse_sign_in("it was begun in another browser, or too long ago")
     if members.get("iss", issuer) != issuer:  # RFC 9207: another provider's answer
@@ -64,7 +68,7 @@ def read_code(members: Mapping[str, str], value: str | None, issuer: str) -> tup
     code = members.get("code", "")
     if "error" in members or not 0 < len(code) <= MAX_CODE:
         raise refuse_sign_in("the provider did not sign you in")
-    return code, onward
+    return code
 
 
 def form_redemption(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from proxy.demo.assertion_check import Caller as Identified
 from proxy.identity import KeyId
@@ -101,6 +103,57 @@ async def test_an_owner_who_signed_in_without_a_key_is_named_without_one(stage: 
     assert (await offered.find(await find_owner(stage, "enterprise"), get_list(stage))).why_not is None
     tiers = [caller.tier for caller in platform.platform.callers_seen]
     assert tiers == ["business", "free", "business"]  # a token's tier lowers, and never raises
+
+
+class ThinkingPlatform:
+    """Answers once it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.told = asyncio.Event(), asyncio.Event()
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        runner = web.ServerRunner(web.Server(self._answer))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield
+        await runner.cleanup()
+
+    async def _answer(self, _request: web.BaseRequest) -> web.Response:
+        self.asked.set()
+        await self.told.wait()
+        return web.json_response({"workflows": [{"name": "nightly-etl"}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "why_not"),
+    [
+        ("status = 'revoked'", 401, None),
+        ("scopes = '{workflow:run}'", 200, "the rights have changed meanwhile"),
+        ("name = 'renamed'", 200, None),
+    ],
+)
+async def test_what_was_taken_away_while_the_platform_thought_is_not_told(
+    change: str, status: int, why_not: str | None, stage: Stage, http: aiohttp.ClientSession
+) -> None:
+    key, platform = await stage.mint("execution"), ThinkingPlatform()
+    async with (
+        platform.run(),
+        stage.proxy(platform.url, upstreams=form_upstreams(platform.url, platform.url, {"profile": "none"})) as proxy,
+    ):
+        asking = asyncio.create_task(Api(http, proxy, stage).ask("GET", NAMES, key.token, query=WORKFLOWS))
+        await platform.asked.wait()
+        await stage.sql(f"UPDATE api_keys SET {change} WHERE id = $1", key.summary.id)
+        platform.told.set()
+        said = await asking
+    assert said.status == status
+    if status == 200:
+        assert said.json["why_not"] == why_not
+        assert [one["name"] for one in said.json["names"]] == ([] if why_not else ["nightly-etl"])
+    else:
+        assert b"nightly-etl" not in said.body
 
 
 # --- what goes there, and what comes back ---------------------------------------------------------------------------

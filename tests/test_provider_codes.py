@@ -14,6 +14,7 @@ from proxy.provider_codes import (
     form_redemption,
     parse_id_token,
     read_code,
+    read_onward,
 )
 from proxy.provider_documents import ProviderError, ProviderMetadata
 from proxy.provider_tokens import ProviderClaims
@@ -32,8 +33,10 @@ def test_an_address_that_has_a_query_keeps_it() -> None:
 
 
 def test_what_comes_back_to_the_same_browser_is_read() -> None:
-    assert read_code({"state": ask()["state"], "code": "c"}, VALUE, ISSUER) == ("c", "/settings/api-keys")
-    assert read_code({"state": ask()["state"], "code": "c", "iss": ISSUER}, VALUE, ISSUER)[0] == "c"
+    members = {"state": ask()["state"], "code": "c"}
+    assert (read_code(members, VALUE, ISSUER), read_onward(members)) == ("c", "/settings/api-keys")
+    assert read_code({**members, "iss": ISSUER}, VALUE, ISSUER) == "c"
+    assert read_onward({}) == ""
 
 
 @pytest.mark.parametrize("value", [None, "", "w" * 43])

@@ -48,7 +48,7 @@ from proxy.identity_provider import IdentityProvider
 from proxy.keys.rights import ACTION_SCOPES, Caller
 from proxy.management.callers import Callers
 from proxy.policy.scopes import covers
-from proxy.provider_codes import ProviderPage, check_flow, form_authorization_url, read_code
+from proxy.provider_codes import ProviderPage, check_flow, form_authorization_url, read_code, read_onward
 from proxy.recording import PLAIN, Passage
 from proxy.request_body import BodyLimits, read_body
 
@@ -166,10 +166,10 @@ class SignInDesk:
         provider, page = self._require_provider()
         members = parse_query(target.query, CALLBACK_MEMBERS)
         value = self._cookies.find(request.headers, FLOW)
-        code, wanted = read_code(members, value, provider.issuer)
-        onward = settle_onward(wanted)
-        assert value is not None, "else there is no state it could have matched"
+        onward = settle_onward(read_onward(members))
         try:
+            code = read_code(members, value, provider.issuer)
+            assert value is not None, "else there is no state it could have matched"
             self._check(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
             claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
             check_flow(claims, page, value)

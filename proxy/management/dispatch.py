@@ -8,8 +8,8 @@ could take differently, unknown members and unknown words of the query are refus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
@@ -87,14 +87,8 @@ class Management:
         """Answer one request: of whoever signed in at the page, or else of its credential. Raises Refusal."""
         endpoint, variables = _find_endpoint(request.method, target.path)
         passage.endpoint = endpoint.name
-        self._under_way += 1
-        self._idle.clear()
-        try:
+        with self._count():
             return await self._answer(endpoint, variables, request, target, passage, signed_in)
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
 
     async def ask(
         self,
@@ -109,10 +103,22 @@ class Management:
         endpoint = get_endpoint(name)
         passage.endpoint = name
         query = _read_query(endpoint, Target("", urlencode(members), ""))
+        with self._count():
+            try:
+                return (await self._perform(endpoint, Call(caller, key_id, query, None), passage)).result
+            except DatabaseError as error:
+                raise _refuse_database(error, passage) from error
+
+    @contextmanager
+    def _count(self) -> Iterator[None]:
+        self._under_way += 1
+        self._idle.clear()
         try:
-            return (await self._perform(endpoint, Call(caller, key_id, query, None), passage)).result
-        except DatabaseError as error:
-            raise _refuse_database(error, passage) from error
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     async def wait_idle(self) -> None:
         """Return when no request is under way: a change that was begun is answered."""

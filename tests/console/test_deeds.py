@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from html import unescape
 from urllib.parse import urlencode
@@ -11,6 +12,8 @@ import pytest
 
 from proxy.keys.minting import MintedKey
 from tests.console.visiting import CSRF, Visitor
+from tests.management.test_shutdown import SILENT
+from tests.staging import GUARD_SECONDS
 
 ROOT = "/settings/api-keys"
 SURE = {"csrf": CSRF, "sure": "yes"}
@@ -105,6 +108,23 @@ async def test_only_whoever_may_do_it_does_it(visitor: Visitor) -> None:
     assert answer.status == 303
     assert answer.headers["Location"] == f"/settings/sign-in?next=%2Fsettings%2Fapi-keys%2F{key.summary.id}"
     assert await get_status(visitor, key) == ("active", None)
+
+
+async def test_a_shutdown_waits_for_what_a_form_has_begun(visitor: Visitor) -> None:
+    key = await visitor.stage.mint("execution")
+    await visitor.sign_in()
+    (silent,) = await visitor.stage.database.fetch(SILENT)
+    async with asyncio.timeout(GUARD_SECONDS):
+        revocation = asyncio.create_task(post(visitor, key, "revoke", SURE))
+        while (await get_status(visitor, key))[0] == "active":
+            await asyncio.sleep(0)
+        leaving = asyncio.create_task(visitor.proxy.drain())
+        answer = await post(visitor, key, "disable", SURE)
+        assert (answer.status, answer.content_type) == (503, "text/html")
+        assert not leaving.done()
+        await visitor.stage.sql("DELETE FROM instances WHERE id = $1", silent["id"])
+        assert (await revocation).status == 303
+        await leaving
 
 
 @pytest.mark.parametrize("deed", ["rotate", "delete", "edit"])

@@ -182,6 +182,21 @@ async def test_a_callback_that_is_not_the_flows_own_signs_nobody_in(
     assert "<script" not in page.text
 
 
+@pytest.mark.parametrize("change", [{"error": "access_denied", "code": ""}, {"code": "made up"}])
+async def test_whoever_fails_at_the_provider_may_try_again_and_gets_where_they_wanted_to_go(
+    browser: Browser, http: aiohttp.ClientSession, change: dict[str, str]
+) -> None:
+    place = f"{HOME}?q=a"
+    members = await visit_provider(http, await browser.get(f"{START}?{urlencode({'next': place})}"))
+    failed = await come_back(browser, {**members, **change})
+    assert (failed.status, failed.hidden["next"]) == (401, place)
+    assert f"{START}?{urlencode({'next': place})}" in failed.text
+    for evil in ("https://evil.example", "//evil.example", f"{HOME}/../../evil"):
+        state = f"{members['state'].partition('.')[0]}.{evil}"
+        failed = await come_back(browser, {**members, **change, "state": state})
+        assert (failed.status, failed.hidden["next"], "evil" in failed.text) == (401, HOME, False)
+
+
 async def test_a_code_is_good_once(browser: Browser, http: aiohttp.ClientSession) -> None:
     members = await visit_provider(http, await browser.get(START))
     flow = dict(browser.cookies)
