@@ -7,24 +7,13 @@ from playwright.async_api import Page, Route
 
 from proxy.server import Proxy
 from tests.browser.conftest import Open
+from tests.browser.leftovers import find_leftovers
 from tests.console.visiting import Visitor
 from tests.staging import Stage, connect, get_mcp_url
 
 ROOT = "/settings/api-keys"
 FIRST_LOAD_BYTES = 100_000
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
-
-
-async def find_leftovers(page: Page, secret: str) -> list[str]:
-    """Where on the page, or in what it keeps, a secret stands."""
-    places = {
-        "document": await page.content(),
-        "templates": await page.evaluate("[...document.querySelectorAll('template')].map(t => t.innerHTML).join()"),
-        "fields": await page.evaluate("[...document.querySelectorAll('input, textarea')].map(f => f.value).join()"),
-        "storage": await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, history.state])"),
-        "address": page.url,
-    }
-    return [place for place, text in places.items() if secret[20:50] in text]
 
 
 async def make_key(page: Page, name: str, workflow: str = "nightly-etl") -> str:
@@ -178,10 +167,10 @@ async def test_everything_can_be_done_by_keyboard(visitor: Visitor, open_page: O
             assert await page.evaluate(
                 "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
             )
-        await page.get_by_role("tab", name="Environment").focus()
+        await page.get_by_role("tab", name="Claude Code").focus()
         await page.keyboard.press("ArrowRight")
-        assert await page.evaluate("document.activeElement.textContent") == "Claude Code"
-        assert "claude mcp add" in await page.get_by_role("tabpanel").inner_text()
+        assert await page.evaluate("document.activeElement.textContent") == "Claude Desktop"
+        assert "mcpServers" in await page.get_by_role("tabpanel").inner_text()
 
 
 @pytest.mark.parametrize("place", ["", "/new", "/connect", "/KEY", "/KEY/edit"])

@@ -38,13 +38,13 @@ export async function send(url, options) {
 /** A sentence, of words that a log line may begin with. */
 export const capitalize = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** Do what a button stands for, once at a time: until it is done, the button says so and does nothing else. Whatever
-    `work` throws is thrown. */
+/** Do what a button stands for, once at a time: until it is done, the button says so and does nothing else. Returns
+    what `work` does, and throws what that throws. */
 export async function occupy(button, work) {
   if (button.ariaBusy === "true") return;
   button.ariaBusy = "true";
   try {
-    await work();
+    return await work();
   } finally {
     button.ariaBusy = null;
   }

@@ -1,6 +1,6 @@
 // What a key may do, until when and from where: chosen on the form for a new one, and on the form that changes one.
 
-import { alarm, ask, make, say } from "./app.js";
+import { alarm, ask, capitalize, make, say } from "./app.js";
 
 export const form = document.querySelector("form.columns");
 export const find = (id) => document.getElementById(id);
@@ -64,7 +64,7 @@ function tellEnd() {
   find("until").hidden = chosen("expiry") !== "date";
   const never = "It works until somebody revokes it. Prefer an end, and rotate it regularly.";
   const words = end && `It stops working on ${end.toLocaleString(undefined, { dateStyle: "full", timeStyle: "short" })}.`;
-  find("ends").textContent = words ?? (chosen("expiry") === "date" ? "Choose the last day on which it works." : never);
+  find("ends").textContent = words ?? (chosen("expiry") === "date" ? "It works until the end of that day, in your time." : never);
 }
 
 function update() {
@@ -127,7 +127,6 @@ function offerBelow(only) {
       if (select.value && !lines.includes(select.value)) area.value = [...lines, select.value].join("\n");
       if (select.value) say(`Added ${select.value}`);
       select.value = "";
-      area.rows = Math.min(6, Math.max(1, area.value.split("\n").length));
       update();
     });
     note.before(select);
@@ -158,7 +157,7 @@ export function complain(faults) {
   for (const { field, message } of faults) {
     const place = findPlace(field);
     if (!place) { alarm(`${field}: ${message}`); continue; }
-    place.textContent = `${message[0].toUpperCase()}${message.slice(1)}.`.replace(/\.\.$/, ".");
+    place.textContent ||= `${capitalize(message)}.`.replace(/\.\.$/, ".");
     const details = place.closest("details");
     if (details) details.open = true;
     place.closest(".field")?.querySelector("input, textarea")?.setAttribute("aria-invalid", "true");

@@ -1,6 +1,6 @@
 // A key that is changed: only what was touched is sent, and only while the key is what this page has shown.
 
-import { ask, make, ROOT, say } from "./app.js";
+import { ask, make, occupy, ROOT, say } from "./app.js";
 import { checkHere, clear, complain, find, form, readConstraints, readExpiry, readRights, tellRefusal } from "./choosing.js";
 
 let seen = JSON.parse(form.dataset.key);
@@ -16,23 +16,18 @@ function formPatch() {
   return patch;
 }
 
-async function save(event) {
-  event?.preventDefault();
+async function save() {
   clear();
   const patch = formPatch();
   const faults = checkHere(patch);
   if (faults.length) return complain(faults);
   if (!Object.keys(patch).length) return location.assign(`${ROOT}/${seen.id}`);
-  const button = find("save");
-  button.disabled = true;
   try {
     await ask("PATCH", path, patch, { "If-Match": `"${seen.version}"` });
     location.assign(`${ROOT}/${seen.id}`);
   } catch (refused) {
     if (refused.code === "key_changed") await tellConflict(refused);
     else tellRefusal(refused);
-  } finally {
-    button.disabled = false;
   }
 }
 
@@ -55,7 +50,7 @@ function show(now) {
   if (!lines.length) lines.push(make("li", {}, "Nothing that stands here: its secret was rotated."));
   const mine = make("button", { type: "button", className: "primary" }, "Save mine all the same");
   const theirs = make("button", { type: "button" }, "Start again from what is there now");
-  mine.addEventListener("click", () => { place.hidden = true; save(); });
+  mine.addEventListener("click", () => { place.hidden = true; occupy(find("save"), save); });
   theirs.addEventListener("click", () => location.reload());
   const told = make("div", { className: "stack" });
   told.append(
@@ -83,4 +78,7 @@ function tell(name, value) {
   return value;
 }
 
-form.addEventListener("submit", save);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  occupy(find("save"), save);
+});

@@ -1,6 +1,6 @@
 // One key: watched live, changed, rotated, revoked.
 
-import { alarm, ask, begin, make, refresh, say } from "./app.js";
+import { alarm, ask, begin, capitalize, make, occupy, refresh, say } from "./app.js";
 import { makeWord, reveal, tellLost } from "./secret.js";
 
 const id = document.getElementById("head").dataset.key;
@@ -42,7 +42,9 @@ document.addEventListener("click", async (event) => {
   }
   if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
   const button = event.target.closest("[data-do]");
-  if (button) await change(button, () => ask("POST", `${path}/${button.dataset.do}`), button.dataset.do === "disable" ? "Disabled: it is refused until you enable it" : "Enabled");
+  if (!button) return;
+  const done = button.dataset.do === "disable" ? "Disabled: it is refused until you enable it" : "Enabled";
+  await occupy(button, () => change(() => ask("POST", `${path}/${button.dataset.do}`), done));
 });
 
 async function countSessions(dialog) {
@@ -55,8 +57,7 @@ async function countSessions(dialog) {
 }
 
 /** Do it, and show what the key is then. */
-async function change(button, work, done) {
-  button.disabled = true;
+async function change(work, done) {
   try {
     await work();
     await refresh(location.pathname, ["head", "facts", "audit", "sessions"]);
@@ -65,27 +66,24 @@ async function change(button, work, done) {
     say(done);
   } catch (refused) {
     if (refused.status !== 401) alarm(refused.message);
-  } finally {
-    button.disabled = false;
   }
 }
 
 /** What a form in a dialog does when it is sent; what goes wrong is said in it, and it stays open. */
 function onSubmit(name, work) {
   const dialog = document.getElementById(name);
-  dialog.querySelector("form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = event.submitter ?? dialog.querySelector("button.primary");
-    const fault = dialog.querySelector(".fault");
+  const fault = dialog.querySelector(".fault");
+  const submit = async (form) => {
     fault.textContent = "";
-    button.disabled = true;
     try {
-      await work(dialog, event.target);
+      await work(dialog, form);
     } catch (refused) {
       fault.textContent = refused.faults?.length ? refused.faults.map((one) => `${one.field}: ${one.message}.`).join(" ") : refused.message;
-    } finally {
-      button.disabled = false;
     }
+  };
+  dialog.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    occupy(dialog.querySelector("button.primary"), () => submit(event.target));
   });
 }
 
@@ -126,11 +124,11 @@ function showReceipt(place, said) {
   const ended = `Ended: ${plural(said.streams, "stream")}, ${plural(said.calls, "running call")}.`;
   const table = make("table", { className: "stacked" });
   const row = (kind, cells) => make("tr", {}, ...cells.map((text) => make(kind, {}, text)));
-  table.append(make("thead", {}, row("th", ["Instance", "Word", "After", "Ended"])));
+  table.append(make("thead", {}, row("th", ["Instance", "Answer", "After", "Ended"])));
   const body = make("tbody");
   for (const one of said.instances) {
     const line = row("td", [one.instance.slice(0, 8), STATES[one.state], one.milliseconds === null ? "–" : `${Math.round(one.milliseconds)} ms`, `${plural(one.streams, "stream")}, ${plural(one.calls, "call")}`]);
-    ["", "Word", "After", "Ended"].forEach((label, index) => { if (label) line.cells[index].dataset.label = label; });
+    ["", "Answer", "After", "Ended"].forEach((label, index) => { if (label) line.cells[index].dataset.label = label; });
     body.append(line);
   }
   table.append(body);
@@ -155,8 +153,12 @@ question.addEventListener("change", () => {
   for (const part of question.querySelectorAll("[data-kind]")) part.hidden = part.dataset.kind !== question.elements.kind.value;
 });
 
-question.addEventListener("submit", async (event) => {
+question.addEventListener("submit", (event) => {
   event.preventDefault();
+  occupy(question.querySelector("button"), explain);
+});
+
+async function explain() {
   const place = document.getElementById("answer");
   place.replaceChildren();
   for (const fault of question.querySelectorAll(".fault")) fault.textContent = "";
@@ -176,7 +178,7 @@ question.addEventListener("submit", async (event) => {
   } catch (refused) {
     for (const { field, message } of refused.faults?.length ? refused.faults : [{ field: kind, message: refused.message }]) tellFault(field, message);
   }
-});
+}
 
 function tellFault(field, text) {
   const place = question.querySelector(`[data-for="${CSS.escape(field)}"]`) ?? question.querySelector("[data-for=body]");
@@ -185,7 +187,7 @@ function tellFault(field, text) {
 }
 
 function showAnswer(place, { allowed, explanation }) {
-  const why = explanation.why ? ` ${explanation.why[0].toUpperCase()}${explanation.why.slice(1)}.` : "";
+  const why = explanation.why ? ` ${capitalize(explanation.why)}.` : "";
   const enough = explanation.enough?.length ? ` It would take ${explanation.enough.join(", ")}.` : "";
   const list = make("ol", { className: "trace" }, ...explanation.trace.map((step) => make("li", {}, step)));
   const word = allowed ? "Allowed." : `Refused.${why}${enough}`;

@@ -1,6 +1,6 @@
 // A new key, and its one sight.
 
-import { ask, ROOT } from "./app.js";
+import { ask, occupy, ROOT } from "./app.js";
 import { checkHere, clear, complain, find, form, readConstraints, readExpiry, readRights, tellRefusal } from "./choosing.js";
 import { makeWord, reveal, tellLost } from "./secret.js";
 
@@ -13,20 +13,15 @@ function formWanted() {
   return wanted;
 }
 
-async function create(event) {
-  event.preventDefault();
+async function create() {
   clear();
   const wanted = formWanted();
   const faults = checkHere(wanted);
   if (faults.length) return complain(faults);
-  const button = find("create");
-  button.disabled = true;
   try {
-    await show(await ask("POST", "/api-keys", wanted, { "Idempotency-Key": word }));
+    return await ask("POST", "/api-keys", wanted, { "Idempotency-Key": word });
   } catch (refused) {
     tellRefusal(refused);
-  } finally {
-    button.disabled = false;
   }
 }
 
@@ -43,4 +38,8 @@ async function show(made) {
 }
 
 for (const kind of ["input", "change"]) form.addEventListener(kind, () => { word = makeWord(); });
-form.addEventListener("submit", create);
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const made = await occupy(find("create"), create);
+  if (made) await show(made);
+});
