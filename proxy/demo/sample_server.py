@@ -143,7 +143,9 @@ async def _shut_down(server: uvicorn.Server, listener: socket.socket) -> None:
     await server.lifespan.shutdown()
     for connection in list(server.server_state.connections):
         connection.transport.close()
-    await server.shutdown(sockets=[listener])
+    await asyncio.sleep(0)  # who was hung up on is forgotten in the next turn of the loop
+    if server.server_state.connections or server.server_state.tasks:
+        await server.shutdown(sockets=[listener])  # which would take a tenth of a second for nobody, too
     # sse-starlette looks out for signals in a task of its own, for as long as the event loop lives.
     watchers = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == SIGNAL_WATCHER]
     for watcher in watchers:
