@@ -26,8 +26,8 @@ help: ## list these targets
 run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
 	@$(BIN)/aegis-proxy demo
 
-# A worker for each processor. What rests on leases of half a second has the machine to itself.
-ALONE := tests/faults tests/journeys tests/races
+# A worker for each processor. Faults, which count what a second of the machine does, have it to themselves.
+ALONE := tests/faults
 test: $(STAMPS)/dev $(STAMPS)/typescript $(STAMPS)/oldest_node ## run the test suite (TESTS=path narrows it)
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)

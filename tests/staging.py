@@ -43,7 +43,7 @@ ACCEPT = "application/json, text/event-stream"
 def form_settings(
     database_url: str, upstream_url: str, *, listen: str = "127.0.0.1:0", **sections: dict[str, Any]
 ) -> Settings:
-    """Settings for a test: free ports, the cheapest hashes, a lease four times as short as in production."""
+    """Settings for a test: free ports, the cheapest hashes, the lease that is shipped."""
     settings = read_shipped_settings(listen)
     assert settings.upstreams.mcp is not None
     upstream = settings.upstreams.mcp.model_copy(update={"url": parse_upstream_address(upstream_url)})
@@ -51,11 +51,9 @@ def form_settings(
         "upstreams": {"mcp": upstream},
         "hashing": {"memory_cost_kib": 1024},
         "failures": {"burst": 10_000},  # tests are full of them
-        "revocation": {"heartbeat_seconds": 0.1, "lease_seconds": 0.5, "grace_seconds": 0.25},
-        "database": {
-            "url": SecretStr(database_url), "query_timeout_seconds": 0.4, "pool_min_size": 1, "pool_max_size": 4,
-        },
-    }  # fmt: skip
+        "revocation": {"heartbeat_seconds": 0.1},  # who waits for a beat need not wait for long
+        "database": {"url": SecretStr(database_url), "pool_min_size": 1, "pool_max_size": 4},
+    }
     for name in {*defaults, *sections}:
         update = {**defaults.get(name, {}), **sections.get(name, {})}
         section = getattr(settings, name).model_copy(update=update)

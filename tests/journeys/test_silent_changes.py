@@ -26,7 +26,6 @@ from tests.staging import GUARD_SECONDS, Stage, Wire, form_call, get_mcp_url
 
 SCOPES = ("workflow:run", "workflow:list")
 EVERY_SECOND = {"revalidate_seconds": 1.0}  # the rounds that find what escaped the news
-AS_SHIPPED = {"heartbeat_seconds": 0.5, "lease_seconds": 2.0, "grace_seconds": 1.0, "query_timeout_seconds": 1.0}
 ENABLE_ALL = """
 DO $$ DECLARE one record; BEGIN
     FOR one IN SELECT tgrelid::regclass AS place, tgname FROM pg_trigger WHERE tgname LIKE 'aegis\\_%' LOOP
@@ -82,16 +81,10 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def open_scene(
-    stage: Stage,
-    upstream: PatientUpstream,
-    http: aiohttp.ClientSession,
-    *,
-    query_timeout_seconds: float = 0.4,
-    **revocation: float,
+    stage: Stage, upstream: PatientUpstream, http: aiohttp.ClientSession, **revocation: float
 ) -> AsyncIterator[Scene]:
-    database = {"query_timeout_seconds": query_timeout_seconds}
     key, good = await stage.mint(scopes=SCOPES), await stage.mint(scopes=SCOPES, owner="bob")
-    async with stage.proxy(upstream.url, revocation=revocation, database=database) as proxy:
+    async with stage.proxy(upstream.url, revocation=revocation) as proxy:
         wire = Wire(http, get_mcp_url(proxy))
         async with asyncio.timeout(GUARD_SECONDS):
             mine = await open_all("mine", key.token, wire, upstream)
@@ -110,13 +103,6 @@ async def upstream() -> AsyncIterator[PatientUpstream]:
 async def scene(stage: Stage, upstream: PatientUpstream, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
     """Rounds are so rare that none of them finds anything."""
     async with open_scene(stage, upstream, http) as scene:
-        yield scene
-
-
-@pytest.fixture
-async def patient_scene(stage: Stage, upstream: PatientUpstream, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
-    """With the lease that is shipped: a flood may take a busy machine longer than the short one of other tests."""
-    async with open_scene(stage, upstream, http, **AS_SHIPPED) as scene:
         yield scene
 
 
@@ -385,8 +371,7 @@ def form_forgeries(key_id: str) -> list[str]:
     return [*texts, "", "{", "what?", "[" * 7_999, "x" * 7_999, '{"kind": NaN}', "\x01", "é" * 3_000]
 
 
-async def test_forged_news_refuses_nobody_and_hides_nothing(patient_scene: Scene, stage: Stage) -> None:
-    scene = patient_scene
+async def test_forged_news_refuses_nobody_and_hides_nothing(scene: Scene, stage: Stage) -> None:
     forger = await asyncpg.connect(stage.database_url)
     with pytest.raises(asyncpg.InvalidParameterValueError, match="too long"):
         await forger.execute("SELECT pg_notify($1, $2)", CHANNEL, "x" * 8_000)
@@ -408,9 +393,8 @@ async def test_forged_news_refuses_nobody_and_hides_nothing(patient_scene: Scene
     await scene.check_good()
 
 
-async def test_a_nonce_of_somebody_else_s_making_costs_nothing(patient_scene: Scene, stage: Stage) -> None:
+async def test_a_nonce_of_somebody_else_s_making_costs_nothing(scene: Scene, stage: Stage) -> None:
     """Nor may its channel be used to flood: what is not expected is not kept."""
-    scene = patient_scene
     channel = f"aegis_beat_{scene.proxy.heart.instance.hex}"
     proven_at = scene.proxy.heart.lease.proven_at
     await stage.sql("SELECT pg_notify($1, n::text) FROM generate_series(1, 10000) AS n", channel)
@@ -421,9 +405,8 @@ async def test_a_nonce_of_somebody_else_s_making_costs_nothing(patient_scene: Sc
 
 
 async def test_ten_thousand_revocations_in_one_statement_end_what_they_should_and_disturb_nobody(
-    patient_scene: Scene, stage: Stage
+    scene: Scene, stage: Stage
 ) -> None:
-    scene = patient_scene
     await scene.change(
         "INSERT INTO api_keys (id, owner_id, name, scopes, created_by) SELECT lpad(n::text, 12, 'k'), owner_id,"
         " 'key ' || n, '{}', 'sql' FROM api_keys, generate_series(1, 10000) AS n WHERE id = {key}"
