@@ -82,7 +82,7 @@ sdk: $(STAMPS)/dev ## make anew what of the SDKs is made: the OpenAPI document, 
 	$(BIN)/python -m sdk.generate_typescript
 
 suite: $(STAMPS)/dev $(STAMPS)/typescript ## run the suite of the SDKs in every language, and print one table
-	@$(BIN)/python -m tests.sdk.table
+	@PYTHONPATH=sdk/python/src $(BIN)/python -m tests.sdk.table
 
 reference: $(STAMPS)/dev $(STAMPS)/node_modules ## write the SDKs' API references to build/reference
 	PYTHONPATH=sdk/python/src $(BIN)/python -m pdoc aegis_sdk -o build/reference/python
