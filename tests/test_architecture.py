@@ -109,6 +109,7 @@ TESTED_BY = {
     "console/assets.py": "tests/console/test_views.py",
     "console/rendering.py": "tests/console/test_views.py",
     "keys/callers.py": "tests/keys/test_changes.py",
+    "keys/holding.py": "tests/keys/test_changes.py",
     "keys/listing.py": "tests/management/test_pages_of_keys.py",
     "management/answers.py": "tests/management/test_operations.py",
     "management/callers.py": "tests/management/test_dispatch.py",

@@ -11,12 +11,12 @@ import typer
 from proxy.cli.context import open_database
 from proxy.cli.output import say_error
 from proxy.database import Database
-from proxy.keys.changes import KeyNotFoundError
 from proxy.keys.constraints import Constraints, parse_constraints
 from proxy.keys.hashing import Hasher
 from proxy.keys.legacy import looks_legacy
 from proxy.keys.minting import MintError
 from proxy.keys.rights import RightsError
+from proxy.keys.store import KeyNotFoundError
 from proxy.keys.token import ID_LENGTH, parse_token
 from proxy.policy import Policy, load_policy
 from proxy.settings import Settings

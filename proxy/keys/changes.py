@@ -1,8 +1,8 @@
 """The life of a key: minted by owners and keys, changed, disabled and enabled, rotated, revoked.  [io]
 
 In go callers, what they want and the policy; out come keys as they are shown, and new tokens for the one sight of them.
-Each change is one transaction: it locks what its caller and the key rest on, reads both, asks `rights`, writes, and
-audits what was before and after. Whoever was revoked or narrowed a moment ago is refused.
+Each change is one transaction: it locks what its caller and the key rest on, reads both (`holding`), asks `rights`,
+writes, and audits what was before and after. Whoever was revoked or narrowed a moment ago is refused.
 What an operator mints makes its owner, too, and is `minting`'s.
 """
 
@@ -17,14 +17,14 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from proxy.database import Connection, Database
-from proxy.errors import ProxyError, Reason
+from proxy.errors import Reason
 from proxy.identity import KeyId
 from proxy.keys.callers import hold, renew
 from proxy.keys.constraints import UNCONSTRAINED, Constraints
 from proxy.keys.hashing import Hasher
+from proxy.keys.holding import HeldKey, get_key, hold_key
 from proxy.keys.lines import Lines
 from proxy.keys.minting import MintedKey, check_end, check_name, check_role, draw_token, settle_scopes
-from proxy.keys.record import KeyRecord
 from proxy.keys.rights import (
     Action,
     Caller,
@@ -37,26 +37,18 @@ from proxy.keys.rights import (
     check_role_held,
     check_scopes,
     check_secret,
-    form_caller_of_key,
-    may_act_on,
-    may_see,
     settle_constraints,
 )
 from proxy.keys.rotation import end_descendants, replace_secret
 from proxy.keys.store import (
-    AUDIT_CHANGE,
     DURABLY,
-    FACTS,
     MAX_ANCESTORS,
     TREE_SECONDS,
     KeyConflictError,
+    KeyNotFoundError,
     KeySummary,
     NewKey,
-    find_record,
-    find_summary,
     insert_row,
-    naming,
-    read_records,
     revoke_row,
 )
 from proxy.keys.token import fast_tag
@@ -68,13 +60,8 @@ GRACES: Final[Mapping[Grace, timedelta]] = {
     "now": timedelta(0), "1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7),
 }  # fmt: skip
 _ID = re.compile(r"[0-9A-Za-z]{12}")
-NAME = "SELECT name FROM api_keys WHERE id = $1"
 # What is done in the same transaction as a change, for whoever asks for it; for instance to remember an answer.
 Also = Callable[[Connection, KeySummary], Awaitable[None]]
-
-
-class KeyNotFoundError(ProxyError):
-    """There is no such key, or none that this caller may see: never told apart."""
 
 
 class KeyVersionError(KeyConflictError):
@@ -112,30 +99,6 @@ class RotatedKey:
     summary: KeySummary
     token: str = field(repr=False)
     ended: int  # descendants, if it was compromised
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A change under way: who asks for it, what it is about, and the key that one was made by; all of them locked."""
-
-    connection: Connection
-    caller: Caller
-    key: KeyRecord
-    parent: Caller | None
-    now: float
-    policy: Policy
-
-    def check_alive(self) -> None:
-        """Expiry and revocation are final."""
-        if self.key.status == "revoked":
-            raise KeyConflictError(f"key {self.key.id} is revoked, and revoked is final: mint a new one")
-        if self.key.expires_at is not None and self.key.expires_at <= self.now:
-            raise KeyConflictError(f"key {self.key.id} has expired: mint a new one")
-
-    @property
-    def judges(self) -> list[Caller]:
-        """A key made by a key stays a subset of it, whoever changes it."""
-        return [self.caller] if self.parent is None else [self.caller, self.parent]
 
 
 class KeyChanges:
@@ -192,34 +155,34 @@ class KeyChanges:
         if patch.role:
             check_role(patch.role)
 
-        async def change(case: _Case) -> KeySummary:
-            if version is not None and version != case.key.version:
-                raise KeyVersionError(f"key {case.key.id} has changed since: read it again")
-            case.check_alive()
-            check_reach(case.caller, policy, case.key)
-            values = _judge_patch(case, patch, scopes)
-            return await _write(case, "update", values)
+        async def change(held: HeldKey) -> KeySummary:
+            if version is not None and version != held.key.version:
+                raise KeyVersionError(f"key {held.key.id} has changed since: read it again")
+            held.check_alive()
+            check_reach(held.caller, policy, held.key)
+            values = _judge_patch(held, patch, scopes)
+            return await held.write("update", values)
 
         return await self._change(caller, key_id, "update", policy, change)
 
     async def disable(self, caller: Caller, key_id: str, policy: Policy) -> KeySummary:
         """Refuse the key until it is enabled. Raises KeyConflictError when it is revoked."""
 
-        async def disable(case: _Case) -> KeySummary:
-            if case.key.status == "revoked":
-                raise KeyConflictError(f"key {case.key.id} is revoked already")
-            return await _write(case, "disable", {"status": "disabled"})
+        async def disable(held: HeldKey) -> KeySummary:
+            if held.key.status == "revoked":
+                raise KeyConflictError(f"key {held.key.id} is revoked already")
+            return await held.write("disable", {"status": "disabled"})
 
         return await self._change(caller, key_id, "disable", policy, disable)
 
     async def enable(self, caller: Caller, key_id: str, policy: Policy) -> KeySummary:
         """Let a disabled key in again. Raises KeyConflictError when it ended, or its name was taken meanwhile."""
 
-        async def enable(case: _Case) -> KeySummary:
-            case.check_alive()
-            check_reach(case.caller, policy, case.key)
-            check_role_held(case.caller, case.key)
-            return await _write(case, "enable", {"status": "active"})
+        async def enable(held: HeldKey) -> KeySummary:
+            held.check_alive()
+            check_reach(held.caller, policy, held.key)
+            check_role_held(held.caller, held.key)
+            return await held.write("enable", {"status": "active"})
 
         return await self._change(caller, key_id, "enable", policy, enable)
 
@@ -236,28 +199,28 @@ class KeyChanges:
             check_action(caller, "revoke")
         check_action(caller, "rotate")
         sought = _parse_id(key_id)
-        await self._database.transact(lambda connection: _find_key(connection, caller, sought), atomic=False)
+        await self._database.transact(lambda connection: get_key(connection, caller, sought), atomic=False)
         token = draw_token(sought)
         argon2_string = await self._hash(caller, token.secret)
         left = GRACES["now" if compromised else grace]
 
-        async def rotate(case: _Case) -> RotatedKey:
-            case.check_alive()
-            check_secret(case.caller, case.key)
-            check_reach(case.caller, policy, case.key)
+        async def rotate(held: HeldKey) -> RotatedKey:
+            held.check_alive()
+            check_secret(held.caller, held.key)
+            check_reach(held.caller, policy, held.key)
             said: dict[str, object] = {"grace": "now" if compromised else grace}
             ended = 0
             if compromised:
-                check_action(case.caller, "revoke")
-                ended = await end_descendants(case.connection, case.key.id, case.caller.actor)
+                check_action(held.caller, "revoke")
+                ended = await end_descendants(held.connection, held.key.id, held.caller.actor)
                 said |= {"compromised": True, "descendants_revoked": ended}
-            before = await case.connection.fetchval(FACTS, key_id)
-            newest = max(case.key.secrets, default=0)
-            await replace_secret(case.connection, token, argon2_string, newest=newest, left=left)
-            await _audit(case, "rotate", before, said)
-            summary = await _get_summary(case)
+            before = await held.read_facts()
+            newest = max(held.key.secrets, default=0)
+            await replace_secret(held.connection, token, argon2_string, newest=newest, left=left)
+            await held.audit("rotate", before, said)
+            summary = await held.get_summary()
             if also is not None:
-                await also(case.connection, summary)
+                await also(held.connection, summary)
             return RotatedKey(summary, token.text, ended)
 
         return await self._change(caller, key_id, "rotate", policy, rotate, TREE_SECONDS if compromised else None)
@@ -265,9 +228,9 @@ class KeyChanges:
     async def revoke(self, caller: Caller, key_id: str, policy: Policy, *, reason: str | None = None) -> KeySummary:
         """End the key and all that was made by it, for good. Revoking twice changes nothing."""
 
-        async def revoke(case: _Case) -> KeySummary:
-            await revoke_row(case.connection, case.key.id, actor=case.caller.actor, reason=reason)
-            return await _get_summary(case)
+        async def revoke(held: HeldKey) -> KeySummary:
+            await revoke_row(held.connection, held.key.id, actor=held.caller.actor, reason=reason)
+            return await held.get_summary()
 
         return await self._change(caller, key_id, "revoke", policy, revoke, TREE_SECONDS)
 
@@ -283,41 +246,16 @@ class KeyChanges:
             return await self._database.transact(work, timeout_seconds=timeout_seconds)
 
     async def _change(
-        self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[_Case], Awaitable[T]],
+        self, caller: Caller, key_id: str, action: Action, policy: Policy, change: Callable[[HeldKey], Awaitable[T]],
         timeout_seconds: float | None = None,
     ) -> T:  # fmt: skip
         check_action(caller, action)
 
         async def work(connection: Connection) -> T:
             await connection.execute(DURABLY)
-            return await change(await _open_case(connection, caller, _parse_id(key_id), action, policy))
+            return await change(await hold_key(connection, caller, _parse_id(key_id), action, policy))
 
         return await self._transact(caller, work, timeout_seconds)
-
-
-async def _find_key(connection: Connection, caller: Caller, key_id: KeyId) -> KeyRecord:
-    """A key that the caller may act on, as far as that never changes. Raises KeyNotFoundError, RightsError."""
-    found = await find_record(connection, key_id)
-    if found is None or not may_see(caller, found):
-        raise KeyNotFoundError(f"there is no key {key_id}")
-    if not may_act_on(caller, found):
-        raise RightsError(Reason.NOT_A_DESCENDANT, "a key acts on keys that were made by it, and not on itself")
-    return found
-
-
-async def _open_case(connection: Connection, caller: Caller, key_id: KeyId, action: Action, policy: Policy) -> _Case:
-    """Whose key it is never changes, so that it is judged before any lock is taken; all else is judged after."""
-    found = await _find_key(connection, caller, key_id)
-    await hold(connection, caller, found)
-    caller, now = await renew(connection, caller, policy)
-    check_action(caller, action)
-    parent_id = found.ancestors[0].id if found.ancestors else None
-    records = await read_records(connection, [key_id] if parent_id is None else [key_id, parent_id])
-    key = records.get(key_id)
-    if key is None or not may_act_on(caller, key):  # deleted or given away, by hand
-        raise KeyNotFoundError(f"there is no key {key_id}")
-    parent = None if parent_id is None else form_caller_of_key(records[parent_id], policy)
-    return _Case(connection, caller, key, parent, now, policy)
 
 
 def _check_mint(caller: Caller, policy: Policy, wanted: WantedKey, scopes: Sequence[str]) -> Constraints:
@@ -331,65 +269,35 @@ def _check_mint(caller: Caller, policy: Policy, wanted: WantedKey, scopes: Seque
     return constraints
 
 
-def _judge_patch(case: _Case, patch: Patch, scopes: tuple[str, ...] | None) -> dict[str, object]:
+def _judge_patch(held: HeldKey, patch: Patch, scopes: tuple[str, ...] | None) -> dict[str, object]:
     """The columns to write. What the key holds already is judged by `check_reach`; here, what it would gain."""
     values: dict[str, object] = {}
     if patch.name is not None:
         values["name"] = patch.name
     if scopes is not None:
-        gained = [scope for scope in scopes if scope not in case.key.scopes]
-        for judge in case.judges:
-            check_scopes(judge, case.policy, gained, case.key.owner)
+        gained = [scope for scope in scopes if scope not in held.key.scopes]
+        for judge in held.judges:
+            check_scopes(judge, held.policy, gained, held.key.owner)
         values |= {"preset": patch.preset, "scopes": list(scopes)}
     if patch.expires_at is not None:
         expires_at = None if patch.expires_at == "never" else patch.expires_at
-        check_end(expires_at, case.policy, case.now)
-        for judge in case.judges:
+        check_end(expires_at, held.policy, held.now)
+        for judge in held.judges:
             check_expiry(judge, expires_at.timestamp() if expires_at else None)
         values["expires_at"] = expires_at
     if patch.constraints is not None:
-        outers = [outer for judge in case.judges for outer in judge.constraints]
+        outers = [outer for judge in held.judges for outer in judge.constraints]
         constraints = settle_constraints(patch.constraints, outers)
-        for judge in case.judges:
+        for judge in held.judges:
             check_constraints(judge, constraints)
         values["constraints"] = json.dumps(constraints.form())
     if patch.role is not None:
-        if not case.caller.is_operator:
+        if not held.caller.is_operator:
             raise RightsError(Reason.RIGHTS_EXCEEDED, "a role is an operator's to give")
-        if patch.role and case.parent is not None:
+        if patch.role and held.parent is not None:
             raise RightsError(Reason.RIGHTS_EXCEEDED, "a key that was made by a key has no role")
         values["aegis_role"] = patch.role or None
     return values
-
-
-async def _write(case: _Case, action: Action, values: Mapping[str, object]) -> KeySummary:
-    """`values` by column, whose names are this room's own."""
-    before = await case.connection.fetchval(FACTS, case.key.id)
-    if values:
-        columns = ", ".join(f"{column} = ${number}" for number, column in enumerate(values, start=2))
-        name = values.get("name") or await case.connection.fetchval(NAME, case.key.id)
-        with naming(case.key.owner.subject, str(name)):
-            await case.connection.execute(
-                f"UPDATE api_keys SET {columns} WHERE id = $1",  # noqa: S608
-                case.key.id, *values.values(),
-            )  # fmt: skip
-    await _audit(case, action, before, {})
-    return await _get_summary(case)
-
-
-async def _audit(case: _Case, action: Action, before: str, said: Mapping[str, object]) -> None:
-    """What changed, and nothing when nothing did."""
-    after = await case.connection.fetchval(FACTS, case.key.id)
-    if before != after or said:
-        await case.connection.execute(
-            AUDIT_CHANGE, case.caller.actor, action, case.key.id, before, after, json.dumps(said)
-        )
-
-
-async def _get_summary(case: _Case) -> KeySummary:
-    summary = await find_summary(case.connection, case.key.id)
-    assert summary is not None
-    return summary
 
 
 def _parse_id(text: str) -> KeyId:

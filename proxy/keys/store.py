@@ -92,6 +92,10 @@ class KeyConflictError(ProxyError):
     """The change contradicts what is stored: a taken name, a key that has ended, an owner of another tenant or tier."""
 
 
+class KeyNotFoundError(ProxyError):
+    """There is no such key, or none that this caller may see: never told apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeySummary:
     """A key as lists and pages show it: never any part of a secret or of its hash."""

@@ -24,12 +24,12 @@ from proxy.credentials import PresentedCredential, PresentedText, require_either
 from proxy.envelope import Target, check_json_content_type, parse_query
 from proxy.errors import DatabaseError, Reason, RequestError, RowRefusedError, UnavailableError
 from proxy.headers import SAFETY, SERVER
-from proxy.keys.changes import KeyNotFoundError, KeyVersionError
+from proxy.keys.changes import KeyVersionError
 from proxy.keys.lines import Lines
 from proxy.keys.minting import MintError
 from proxy.keys.owners import OwnerNotFoundError
 from proxy.keys.rights import Caller, CallerError, RightsError
-from proxy.keys.store import KeyConflictError
+from proxy.keys.store import KeyConflictError, KeyNotFoundError
 from proxy.logs import get_logger
 from proxy.management.answers import ANSWERS, Call, Outcome
 from proxy.management.callers import Callers

@@ -18,7 +18,7 @@ from proxy.database import Database
 from proxy.errors import DatabaseError, Reason
 from proxy.identity import KeyId
 from proxy.keys.callers import renew
-from proxy.keys.changes import Also, KeyChanges, KeyNotFoundError, Patch, WantedKey
+from proxy.keys.changes import Also, KeyChanges, Patch, WantedKey
 from proxy.keys.constraints import UNCONSTRAINED
 from proxy.keys.explaining import explain_key
 from proxy.keys.hashing import Hasher
@@ -36,7 +36,7 @@ from proxy.keys.rights import (
     list_grantable,
     may_see,
 )
-from proxy.keys.store import UNREADABLE, KeyConflictError, KeyStore, KeySummary
+from proxy.keys.store import UNREADABLE, KeyConflictError, KeyNotFoundError, KeyStore, KeySummary
 from proxy.live_policy import LivePolicy
 from proxy.logs import get_logger
 from proxy.management import models, shown

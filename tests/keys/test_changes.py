@@ -18,7 +18,6 @@ from proxy.identity import KeyId
 from proxy.keys.changes import (
     Grace,
     KeyChanges,
-    KeyNotFoundError,
     KeyVersionError,
     Patch,
     RotatedKey,
@@ -38,7 +37,7 @@ from proxy.keys.rights import (
     form_operator,
 )
 from proxy.keys.rotation import KEPT_SECRETS
-from proxy.keys.store import MAX_ANCESTORS, KeyConflictError, KeySummary
+from proxy.keys.store import MAX_ANCESTORS, KeyConflictError, KeyNotFoundError, KeySummary
 from proxy.keys.token import parse_token
 from tests.staging import GUARD_SECONDS, Stage
 

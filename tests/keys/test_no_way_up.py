@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from proxy.identity import KeyId
-from proxy.keys.changes import GRACES, KeyChanges, KeyNotFoundError, Patch, WantedKey
+from proxy.keys.changes import GRACES, KeyChanges, Patch, WantedKey
 from proxy.keys.constraints import Constraints, parse_constraints
 from proxy.keys.minting import MintError
 from proxy.keys.owners import Owners
@@ -30,7 +30,7 @@ from proxy.keys.rights import (
     form_caller_of_key,
     form_operator,
 )
-from proxy.keys.store import KeyConflictError
+from proxy.keys.store import KeyConflictError, KeyNotFoundError
 from proxy.policy import Policy
 from tests.staging import Stage
 
