@@ -20,7 +20,7 @@ from proxy.console.sign_in_store import SignInStore
 from proxy.console.signed_in import SignIns
 from proxy.console.views import Console
 from proxy.database import Database
-from proxy.failures import FailureLimiter
+from proxy.failures import CODES_FAILED, FailureLimiter
 from proxy.fittings import form_body_limits
 from proxy.forwarding import Destination
 from proxy.heart import Heart
@@ -88,6 +88,8 @@ def build_back_office(
     )
     sign_ins = SignIns(store, callers, cookies, Mark(heart.sign_in_key), settings.server.trusted_proxies)
     links = Links(heart.clock.boot)
+    # Of their own: a client with a wrong key behind the same NAT keeps nobody from signing in.
+    codes = FailureLimiter(burst=settings.failures.burst, per_second=settings.failures.per_second, detail=CODES_FAILED)
     desk = SignInDesk(
         sign_ins=sign_ins,
         callers=callers,
@@ -96,7 +98,8 @@ def build_back_office(
         links=links,
         rules=DeskRules(settings.server.public_url, form_body_limits(settings), _form_provider_page(settings)),
         weigh=lambda refusal, address: failures.weigh(refusal, address, heart.clock.boot()),
-        check=lambda address: failures.check(address, heart.clock.boot()),
+        weigh_code=lambda refusal, address: codes.weigh(refusal, address, heart.clock.boot()),
+        check_code=lambda address: codes.check(address, heart.clock.boot()),
         note_refusal=recorder.note_refusal,
     )
     console = Console(

@@ -19,6 +19,8 @@ from proxy.errors import CredentialError, Reason, Refusal, UnprovenError
 # Sources remembered, about 200 bytes each; beyond it the one that failed longest ago has its burst again.
 MAX_SOURCES: Final = 20_000
 LOCAL: Final = "local"  # a Unix socket
+KEYS_FAILED: Final = "Too many invalid API keys came from this address. A valid one is still accepted."
+CODES_FAILED: Final = "Too many sign-ins from this address came to nothing. Wait a moment, then try again."
 ROUNDING: Final = 1e-6  # seconds
 
 
@@ -28,9 +30,12 @@ def find_source(address: ClientAddress | None) -> str:
 
 
 class FailureLimiter:
-    """At most `burst` failures at once from each source, and `per_second` from then on."""
+    """At most `burst` failures at once from each source, and `per_second` from then on; `detail` is said beyond."""
 
-    def __init__(self, *, burst: int, per_second: float, max_sources: int = MAX_SOURCES) -> None:
+    def __init__(
+        self, *, burst: int, per_second: float, max_sources: int = MAX_SOURCES, detail: str = KEYS_FAILED
+    ) -> None:
+        self._detail = detail
         self._interval = 1 / per_second
         self._tolerance = burst * self._interval
         # Until when what a source has failed is not yet forgiven: the one number a token bucket needs (GCRA).
@@ -59,19 +64,15 @@ class FailureLimiter:
         if not isinstance(refusal, UnprovenError):
             return refusal
         wait = self.count(find_source(address), now)
-        return refusal if wait is None else refuse_failures(wait)
+        return refusal if wait is None else refuse_failures(wait, self._detail)
 
     def check(self, address: ClientAddress | None, now: float) -> None:
         """Before what is costly to judge and may well be made up. Raises CredentialError beyond the budget."""
         wait = self.find_wait(find_source(address), now)
         if wait is not None:
-            raise refuse_failures(wait)
+            raise refuse_failures(wait, self._detail)
 
 
-def refuse_failures(wait_seconds: int) -> CredentialError:
+def refuse_failures(wait_seconds: int, detail: str = KEYS_FAILED) -> CredentialError:
     """One answer for whatever was presented, as it is for failures within the budget."""
-    return CredentialError(
-        Reason.TOO_MANY_FAILURES,
-        "Too many invalid API keys came from this address. A valid one is still accepted.",
-        retry_after_seconds=wait_seconds,
-    )
+    return CredentialError(Reason.TOO_MANY_FAILURES, detail, retry_after_seconds=wait_seconds)

@@ -23,7 +23,7 @@ from proxy.policy import Denied, RouteMatch
 from proxy.policy.names import OfferedName, read_names
 from proxy.policy.questions import Question, ask
 from proxy.policy.rules import Decision
-from proxy.policy.scopes import NameList
+from proxy.policy.scopes import NameList, covers
 from proxy.upstream import UpstreamAborted
 
 log = get_logger("management")
@@ -81,7 +81,7 @@ class OfferedNames:
         """Raises Refusal, UpstreamAborted, ValueError."""
         destination = find_destination(self._destinations, match)
         headers = [("Accept", "application/json"), ("Accept-Encoding", "identity")]
-        headers += destination.identity.form(_speak_for(caller))
+        headers += destination.identity.form(_speak_for(caller, self._live.enforced.tiers))
         call = destination.upstream.open()
         try:
             response = await call.send("GET", destination.base_path + target, headers, b"")
@@ -95,9 +95,11 @@ class OfferedNames:
             call.abort()
 
 
-def _speak_for(caller: Caller) -> Caller:
-    """Where the provider's token says less of an owner than the table, the upstream is told the less."""
-    if caller.claimed_tier is None or caller.is_full:
+def _speak_for(caller: Caller, tiers: Mapping[str, frozenset[str]]) -> Caller:
+    """Where the provider's token says less of an owner than the table, the upstream is told the less; never a tier that
+    opens anything beside the table's."""
+    own, claimed = (tiers.get(tier or "", frozenset()) for tier in (caller.owner.tier, caller.claimed_tier))
+    if caller.claimed_tier is None or not all(covers(own, scope) for scope in claimed):
         return caller
     return replace(caller, owner=replace(caller.owner, tier=caller.claimed_tier))
 

@@ -156,6 +156,21 @@ async def test_what_was_taken_away_while_the_platform_thought_is_not_told(
         assert b"nightly-etl" not in said.body
 
 
+async def test_nobody_is_given_a_tier_that_opens_anything_beside_their_own(
+    stage: Stage, platform: PlatformStage
+) -> None:
+    """Of a policy whose tiers do not contain each other."""
+    await stage.mint("execution", tier="free")
+    proxy = platform.proxies[0]
+    tiers = {**stage.policy.tiers, "pro": stage.policy.tiers["pro"] - {"workflow:signal"}}
+    policy = replace(stage.policy, tiers=tiers)
+    record = await Owners(stage.database).find("local", "ada")
+    for claimed in ("pro", "free", "nothing"):
+        caller = form_caller_of_claims(record, policy, tenant_id=None, tier=claimed, role=None)
+        await OfferedNames(proxy.destinations, LivePolicy(policy)).find(caller, get_list(stage))
+    assert {caller.tier for caller in platform.platform.callers_seen} == {"free"}
+
+
 # --- what goes there, and what comes back ---------------------------------------------------------------------------
 
 

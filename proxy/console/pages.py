@@ -228,10 +228,11 @@ def name_deed(event: Event) -> str:
 
 
 def tell_actor(actor: str) -> str:
-    """Who did it. An actor is `kind:name`; of somebody signed in the name is `issuer|subject`."""
+    """Who did it. An actor is `kind:name`; of somebody signed in the name is `issuer|subject`, and only subjects
+    have more of those."""
     kind, _, name = actor.partition(":")
     if kind == "jwt":
-        return show(name.rpartition("|")[2], 80)
+        return show(name.partition("|")[2], 80)
     if kind == "key":
         return f"key aegis_{show(name, 20)}"
     return "the proxy" if kind == "proxy" else show(actor, 80)

@@ -75,8 +75,9 @@ class DeskRules:
 
 
 class SignInDesk:
-    """`weigh`: a failed attempt as it counts against its address; `check`: refuses what would count beyond the
-    budget. `note_refusal` hears of every refusal. `provider`: there where `rules.page` is."""
+    """`weigh`: a failed attempt as it counts against its address; `weigh_code`: the same of a code of the provider's;
+    `check_code`: refuses, before it is traded, what would count beyond the budget. `note_refusal` hears of every
+    refusal. `provider`: there where `rules.page` is."""
 
     def __init__(
         self,
@@ -88,7 +89,8 @@ class SignInDesk:
         links: Links,
         rules: DeskRules,
         weigh: Weigh,
-        check: Callable[[ClientAddress | None], None],
+        weigh_code: Weigh,
+        check_code: Callable[[ClientAddress | None], None],
         note_refusal: Callable[[Passage, Refusal], None],
     ) -> None:
         self._provider = provider
@@ -99,7 +101,8 @@ class SignInDesk:
         self._prefix = find_prefix(rules.public_url)
         self._rules = replace(rules, bodies=replace(rules.bodies, max_body_bytes=MAX_BODY_BYTES))
         self._weigh = weigh
-        self._check = check
+        self._weigh_code = weigh_code
+        self._check_code = check_code
         self._note_refusal = note_refusal
 
     def serves(self, path: str) -> bool:
@@ -112,7 +115,7 @@ class SignInDesk:
         try:
             return await self._answer(request, target, passage)
         except Refusal as refused:
-            return self._show_refusal(refused, request, passage, settle_onward(None))
+            return self._show_refusal(self._weigh(refused, passage.address), request, passage, settle_onward(None))
 
     async def _answer(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
         allowed = METHODS[target.path]
@@ -144,7 +147,7 @@ class SignInDesk:
             caller = await self._find_key_holder(members.get("key", ""), passage)
             opened = await self._sign_ins.open(caller, request)
         except Refusal as refused:
-            return self._show_refusal(refused, request, passage, onward)
+            return self._show_refusal(self._weigh(refused, passage.address), request, passage, onward)
         return self._redirect(onward, opened, self._cookies.clear(FORM))
 
     async def _send_to_provider(self, request: web.BaseRequest, passage: Passage, onward: str) -> web.Response:
@@ -170,13 +173,13 @@ class SignInDesk:
         try:
             code = read_code(members, value, provider.issuer)
             assert value is not None, "else there is no state it could have matched"
-            self._check(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
+            self._check_code(passage.address)  # anybody can make up a cookie, the state that belongs to it, and a code
             claims = await provider.redeem(code, page, verifier=derive(value, "verifier"))
             check_flow(claims, page, value)
             caller = _require_manager(await self._ask(self._callers.find_owner(claims)))
             opened = await self._sign_ins.open(caller, request)
         except Refusal as refused:
-            return self._show_refusal(refused, request, passage, onward)
+            return self._show_refusal(self._weigh_code(refused, passage.address), request, passage, onward)
         return self._lead_on(onward, opened, self._cookies.clear(FLOW))
 
     async def _follow_link(self, request: web.BaseRequest, target: Target, passage: Passage) -> web.Response:
@@ -229,8 +232,7 @@ class SignInDesk:
         )
         return _form_page(text, status, [self._cookies.write(FORM, value, seconds=BRIEF_SECONDS)])
 
-    def _show_refusal(self, refused: Refusal, request: web.BaseRequest, passage: Passage, onward: str) -> web.Response:
-        refusal = self._weigh(refused, passage.address)
+    def _show_refusal(self, refusal: Refusal, request: web.BaseRequest, passage: Passage, onward: str) -> web.Response:
         passage.ended = refusal.reason
         self._note_refusal(passage, refusal)
         answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)

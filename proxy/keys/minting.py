@@ -25,6 +25,8 @@ EXPIRY_OPTIONS = {"7d": timedelta(days=7), "30d": timedelta(days=30), "90d": tim
                   "1y": timedelta(days=365)}  # fmt: skip
 DEFAULT_LIFETIME = EXPIRY_OPTIONS["90d"]
 CLOCK_SLACK = timedelta(minutes=5)  # whoever adds a lifetime to now does so by another clock than the database's
+# As much of a key as helps to guess the rest, of either form.
+_KEY_LIKE = re.compile(r"aegis_(?:[0-9A-Za-z]{12}_[0-9A-Za-z]{20}|[0-9A-Za-z]{40})")
 # What would act on a terminal, break or turn around a line, or cannot be stored: controls of both sets, line
 # separators, bidirectional overrides, lone surrogates. Joiners stay: emoji and several scripts are written with them.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -169,7 +171,9 @@ def settle_scopes(preset: str | None, scopes: Sequence[str], policy: Policy) -> 
 
 
 def check_name(name: str) -> None:
-    """Raises MintError unless a key may be called so."""
+    """Raises MintError unless a key may be called so: its name is shown to whoever sees the key, and told in errors."""
+    if _KEY_LIKE.search(name):
+        raise MintError("that looks like an API key, not like a name: revoke it if it is one", "name")
     if not 1 <= len(name) <= 64 or _UNPRINTABLE.search(name) or name.strip() != name:
         raise MintError("a key's name has 1 to 64 printable characters and no space at its ends", "name")
 

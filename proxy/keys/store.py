@@ -21,7 +21,7 @@ from proxy.identity import DEFAULT_TENANT, KeyId, Owner, OwnerId
 from proxy.keys.constraints import UNCONSTRAINED, Constraints, parse_constraints
 from proxy.keys.last_uses import COLUMNS, LastRefusal, LastUse, form_last_uses
 from proxy.keys.record import Ancestor, KeyRecord, Secret, form_date
-from proxy.logs import get_logger
+from proxy.logs import blot, get_logger
 
 log = get_logger("keys")
 
@@ -241,7 +241,8 @@ async def insert_row(connection: Connection, key: NewKey, owner_id: str, owner: 
 
 
 async def revoke_row(connection: Connection, key_id: str, *, actor: str, reason: str | None) -> KeySummary | None:
-    """Revoke, and audit what changed; None when there is no such key."""
+    """Revoke, and audit what changed; None when there is no such key. No reason holds the secret it is about."""
+    reason = None if reason is None else blot(reason.encode("utf-8", "replace")).decode()
     changed = await connection.fetchrow(
         "UPDATE api_keys SET status = 'revoked', revoked_by = $2, revoked_reason = $3"
         " WHERE id = $1 AND status <> 'revoked' RETURNING id",

@@ -144,7 +144,8 @@ def test_history_is_told_in_words() -> None:
 
 @pytest.mark.parametrize(
     ("actor", "text"),
-    [("jwt:https://id.example|ada", "ada"), ("key:0123456789ab", "key aegis_0123456789ab"),
+    [("jwt:https://id.example|ada", "ada"), ("jwt:https://id.example|auth0|ada", "auth0|ada"),
+     ("key:0123456789ab", "key aegis_0123456789ab"),
      ("proxy:7ccc213b", "the proxy"), ("cli:root@host", "cli:root@host"), ("\x1b[31m", "\\x1b[31m")],
 )  # fmt: skip
 def test_who_did_it_is_told_plainly(actor: str, text: str) -> None:

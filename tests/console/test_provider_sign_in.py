@@ -223,6 +223,23 @@ async def test_made_up_codes_count_against_their_address_and_then_go_nowhere(
         assert issuer.asked["/token"] == 3
 
 
+async def test_invalid_keys_from_the_same_address_keep_nobody_from_signing_in_at_the_provider(
+    stage: Stage, sample: SampleServer, http: aiohttp.ClientSession, issuer: Issuer
+) -> None:
+    """A client behind the same NAT that goes on with a wrong key."""
+    async with stage.proxy(
+        sample.url,
+        management={"identity_provider": IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)},
+        server={"public_url": PUBLIC_URL},
+        console={"client_id": CLIENT_ID, "client_secret": SecretStr(SECRET)},
+        failures=FailuresSettings(burst=3, per_second=0.01).model_dump(),
+    ) as proxy:
+        browser = Browser(http, proxy)
+        statuses = [(await browser.sign_in("no key")).status for _ in range(4)]
+        assert statuses == [401, 401, 401, 429]
+        assert (await sign_in(browser, http)).status == 200
+
+
 async def test_no_state_leads_away(browser: Browser, http: aiohttp.ClientSession) -> None:
     for place in ("https://evil.example/", "//evil.example", "/mcp/v1"):
         members = dict(await visit_provider(http, await browser.get(START)))

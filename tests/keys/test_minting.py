@@ -237,6 +237,18 @@ async def test_a_name_nobody_could_read_in_a_list_is_refused(stage: Stage) -> No
     assert await count_rows(stage) == 0
 
 
+@pytest.mark.parametrize("cut", [64, 40])
+async def test_a_key_that_was_pasted_for_its_name_is_not_kept(stage: Stage, cut: int) -> None:
+    """As much of it as the page's field lets in is enough to guess the rest; nor does the error repeat it."""
+    pasted = (await mint_on(stage, name="first")).token
+    for name in (pasted[:cut], f"my {pasted[: max(cut - 3, 42)]}", f"aegis_{'a' * 40}"):
+        with pytest.raises(MintError, match="looks like an API key") as caught:
+            await mint_on(stage, name=name)
+        assert pasted[20:30] not in str(caught.value)
+    assert await count_rows(stage) == 2  # the first, and its owner
+    await mint_on(stage, name=f"what {pasted[:18]} was for, aegis_deployment01_ci")
+
+
 @pytest.mark.parametrize("word", ["owner", "tenant"])
 async def test_an_owner_or_tenant_nobody_could_read_is_refused(stage: Stage, word: str) -> None:
     for value in ("", "o" * 256, *(f"a{character}b" for character in ODD_CHARACTERS)):

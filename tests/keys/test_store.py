@@ -327,6 +327,15 @@ async def test_a_revocation_says_who_and_why_and_revokes_the_tree(store: KeyStor
     ]
 
 
+async def test_a_reason_that_holds_the_key_is_kept_without_its_secret(store: KeyStore, database: Database) -> None:
+    await insert(store, form_key())
+    leaked = f"aegis_key000000001_{'s3cr3t' * 8}"
+    revoked = await store.revoke_key("key000000001", actor="ada", reason=f"{leaked} stood in a chat, «überall»")
+    assert revoked is not None
+    assert revoked.revoked_reason == "aegis_key000000001_… stood in a chat, «überall»"
+    assert (await read_audit(database))[1][3] == {"status": "revoked", "reason": revoked.revoked_reason}
+
+
 async def test_revoking_twice_changes_and_audits_nothing_more(store: KeyStore, database: Database) -> None:
     await insert(store, form_key())
     first = await store.revoke_key("key000000001", actor="ada", reason="leaked")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 
 import pytest
 
@@ -33,6 +34,22 @@ def test_what_is_not_given_comes_from_the_environment(
     monkeypatch.setenv("AEGIS_BASE_URL", URL)
     assert repr(kind()) == f"{kind.__name__}(base_url={URL!r})"
     assert repr(kind(base_url="https://aegis.example/")) == f"{kind.__name__}(base_url='https://aegis.example')"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("url", "timeout"), [("aegis.example", 30), (None, 30), (URL, 0)])
+def test_a_key_from_the_environment_stands_in_no_local_of_an_error_that_is_told(
+    kind: type[AegisClient | AsyncAegisClient], url: str | None, timeout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services that collect errors show them."""
+    for key in (KEY, f"{KEY}\n"):
+        monkeypatch.setenv("AEGIS_API_KEY", key)
+        with pytest.raises(ConfigurationError) as refused:
+            kind(base_url=url, timeout=timeout)
+        told = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
+        frames = [frame for frame in told.stack if frame.filename != __file__]
+        assert any("base_url=None" in (frame.locals or {}).get("self", "") for frame in frames)
+        assert "C4n4ry" not in f"{told}{[frame.locals for frame in frames]}"
 
 
 @pytest.mark.parametrize("key", ["", " ", f"{KEY}\n", f" {KEY}", "ключ", "a\tb", "a\0b"])

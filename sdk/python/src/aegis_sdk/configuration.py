@@ -78,18 +78,28 @@ class Configuration:
 def configure(
     api_key: str | None, base_url: str | None, timeout: float, retry: Retry, on_key_expiry: OnKeyExpiry | None
 ) -> Configuration:
-    """What was given, completed from the environment. Raises ConfigurationError, which repeats neither key nor URL."""
-    key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE)
+    """What was given, completed from the environment. Raises ConfigurationError, which repeats neither key nor URL, in
+    no local of its frames either."""
+    credential = _find_credential(api_key)
+    del api_key
     url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE)
-    if not key:
-        raise ConfigurationError(f"there is no API key: give api_key, or set {KEY_VARIABLE}")
-    if not all("!" <= character <= "~" for character in key):
-        raise ConfigurationError("the API key has characters in it that no key has, such as a space or a line break")
     if not url:
         raise ConfigurationError(f"there is no base URL: give base_url, or set {BASE_URL_VARIABLE}")
     if timeout <= 0:
         raise ConfigurationError("a timeout is more than no time")
-    return Configuration(Credential(key), check_base_url(url), timeout, retry, on_key_expiry)
+    return Configuration(credential, check_base_url(url), timeout, retry, on_key_expiry)
+
+
+def _find_credential(api_key: str | None) -> Credential:
+    """Raises ConfigurationError."""
+    key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE)
+    del api_key
+    if not key:
+        raise ConfigurationError(f"there is no API key: give api_key, or set {KEY_VARIABLE}")
+    if all("!" <= character <= "~" for character in key):
+        return Credential(key)
+    del key
+    raise ConfigurationError("the API key has characters in it that no key has, such as a space or a line break")
 
 
 def check_base_url(text: str) -> str:

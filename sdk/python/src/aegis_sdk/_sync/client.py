@@ -35,6 +35,8 @@ class AegisClient:
     `with AegisClient() as client:`.
     """
 
+    _base_url: str | None = None  # of one that could not be made, which errors may show all the same
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -46,6 +48,7 @@ class AegisClient:
         http_client: httpx2.Client | None = None,
     ) -> None:
         self._configuration = configure(api_key, base_url, timeout, retry, on_key_expiry)
+        self._base_url = self._configuration.base_url
         self._transport = Transport(self._configuration, http_client)
         self.agents = Agents(self._transport)
         self.workflows = Workflows(self._transport)
@@ -54,7 +57,7 @@ class AegisClient:
         self.keys = Keys(self._transport)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._configuration.base_url!r})"
+        return f"{type(self).__name__}(base_url={self._base_url!r})"
 
     def __enter__(self) -> Self:
         return self
