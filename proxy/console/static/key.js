@@ -60,7 +60,7 @@ async function countSessions(dialog) {
 async function change(work, done) {
   try {
     await work();
-    await refresh(location.pathname, ["head", "facts", "audit", "sessions"]);
+    await refresh(location.pathname, ["head", "old-secret", "facts", "audit", "sessions"]);
     document.querySelector("#head [data-do]")?.focus();
     alarm("");
     say(done);
