@@ -69,18 +69,23 @@ export interface Breakage {
 export function readBreakage(error: unknown): Breakage {
   const causes = listCauses(error);
   const all = (member: string) => causes.flatMap((cause) => findText(cause, member) ?? []);
-  const codes = all("code");
+  const [calls, codes, messages] = [all("syscall"), all("code"), all("message")];
   return {
-    unsent: all("syscall").some((call) => UNSENT_CALLS.has(call)) || codes.some((code) => UNSENT_CODES.has(code)),
+    unsent:
+      calls.some((call) => UNSENT_CALLS.has(call)) ||
+      codes.some((code) => UNSENT_CODES.has(code)) ||
+      messages.some((message) => message.includes(UNSENT_WORDS)),
     late: codes.some((code) => /^UND_ERR_.*_TIMEOUT$/.test(code)),
-    message: all("message").at(-1) ?? codes.at(-1) ?? all("name").at(-1) ?? "no answer",
+    message: messages.at(-1) ?? codes.at(-1) ?? all("name").at(-1) ?? "no answer",
   };
 }
 
-/** Node's system errors name what failed. */
+/** Node's system errors name the call that failed. */
 const UNSENT_CALLS = new Set(["connect", "getaddrinfo"]);
 /** undici's, and Bun's. */
-const UNSENT_CODES = new Set(["UND_ERR_CONNECT_TIMEOUT", "ConnectionRefused", "FailedToOpenSocket"]);
+const UNSENT_CODES = new Set(["UND_ERR_CONNECT_TIMEOUT", "ECONNREFUSED", "ConnectionRefused", "FailedToOpenSocket"]);
+/** Deno has no more than words: https://docs.rs/hyper-util/latest/hyper_util/client/legacy/struct.Error.html */
+const UNSENT_WORDS = "client error (Connect)";
 
 type Cause = Readonly<Record<string, unknown>>;
 

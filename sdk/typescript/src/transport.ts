@@ -4,9 +4,9 @@
  * In: a `Call`. Out: an answer of 2xx, or one of `errors`. What `fetch` knew of the request (its headers hold the key)
  * ends here: its errors are told in words, and never handed on. Refuses to know: resources.
  */
-import { type Call, formTarget, type Uploadable } from "./calls.js";
+import { type Call, formTarget, type Given, type Uploadable } from "./calls.js";
 import type { Configuration } from "./configuration.js";
-import { ConnectionFailedError, isObject, RequestTimeoutError, UnexpectedAnswerError } from "./errors.js";
+import { ConnectionFailedError, isObject, RequestTimeoutError, refuseInput, UnexpectedAnswerError } from "./errors.js";
 import { ExpiryNotice } from "./expiry.js";
 import { Patience } from "./patience.js";
 import { formError } from "./refusals.js";
@@ -69,10 +69,11 @@ export class Transport {
 
   async #attempt(call: Call): Promise<Opened | Failure> {
     const { baseUrl, fetch, timeoutMs } = this.#configuration;
+    const request = this.#formRequest(call);
     const patience = new Patience(timeoutMs * (1 + Math.floor(measure(call.content) / PIECE_BYTES)));
     let response: Response;
     try {
-      response = await fetch(baseUrl + formTarget(call), this.#formRequest(call, patience));
+      response = await fetch(baseUrl + formTarget(call), watch(request, patience));
     } catch (error) {
       patience.end();
       return this.#translate(error, call, patience);
@@ -90,16 +91,13 @@ export class Transport {
     }
   }
 
-  #formRequest(call: Call, patience: Patience): RequestInit {
+  #formRequest(call: Call): RequestInit {
     const headers = new Headers({ Accept: "application/json", "User-Agent": USER_AGENT, ...call.headers });
     this.#configuration.credential.authorize(headers);
-    const request: RequestInit = { method: call.method, headers, redirect: "manual", signal: patience.signal };
+    const request: RequestInit = { method: call.method, headers, redirect: "manual" };
     if (call.body !== undefined) {
       headers.set("Content-Type", "application/json");
-      return { ...request, body: JSON.stringify(call.body) };
-    }
-    if (call.content instanceof ReadableStream) {
-      return { ...request, body: watch(call.content, patience), duplex: "half" } as RequestInit;
+      return { ...request, body: formJson(call.body) };
     }
     return call.content === undefined ? request : { ...request, body: call.content as BodyInit };
   }
@@ -204,13 +202,27 @@ function measure(content: Uploadable | undefined): number {
   return content instanceof ArrayBuffer || ArrayBuffer.isView(content) ? content.byteLength : 0;
 }
 
-/** Whatever leaves is no silence. */
-function watch(content: ReadableStream<Uint8Array>, patience: Patience): ReadableStream<Uint8Array> {
+/** The request, broken off when patience is over. What leaves of a stream is no silence. */
+function watch(request: RequestInit, patience: Patience): RequestInit {
+  const { signal } = patience;
+  if (!(request.body instanceof ReadableStream)) {
+    return { ...request, signal };
+  }
   const watching = new TransformStream<Uint8Array, Uint8Array>({
     transform(piece, controller) {
       patience.renew();
       controller.enqueue(piece);
     },
   });
-  return content.pipeThrough(watching);
+  // Without `duplex`, which TypeScript does not know yet, `fetch` takes no stream.
+  return { ...request, signal, body: request.body.pipeThrough(watching), duplex: "half" } as RequestInit;
+}
+
+/** Throws InputError for what JSON has no words for, such as a circle. */
+function formJson(body: Given): string {
+  try {
+    return JSON.stringify(body);
+  } catch (error) {
+    throw refuseInput("body", `that cannot be told in JSON: ${error instanceof Error ? error.message : error}`);
+  }
 }

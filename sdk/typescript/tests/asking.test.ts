@@ -135,6 +135,9 @@ test("what broke is told by what it rests on", () => {
   assert.deepEqual(read(several), { unsent: true, late: false, message: "connect ECONNREFUSED ::1:1" });
   assert.deepEqual(read(reset), { unsent: false, late: false, message: "read ECONNRESET" });
   assert.deepEqual(read(late), { unsent: false, late: true, message: "Headers Timeout Error" });
+  const inBun = Object.assign(new TypeError("Unable to connect."), { code: "ECONNREFUSED" });
+  assert(readBreakage(inBun).unsent);
+  assert(read(new Error("error sending request for url (…): client error (Connect): dns error: no such host")).unsent);
   assert.deepEqual(readBreakage("odd"), { unsent: false, late: false, message: "no answer" });
 });
 

@@ -42,7 +42,7 @@ test("a session ends even where nobody listens to its end", async (t) => {
       serving(peer, request);
     }
   });
-  const session = await new AegisClient({ apiKey: KEY, baseUrl: origin.url, timeoutMs: 300 }).mcp();
+  const session = await new AegisClient({ apiKey: KEY, baseUrl: origin.url, timeoutMs: 1500 }).mcp();
   await session.close();
   await origin.peers.at(-1)?.waitGone();
   assert(origin.requests.at(-1)?.startsWith("DELETE "));

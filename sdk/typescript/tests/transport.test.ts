@@ -8,6 +8,7 @@ import {
   type AegisClientOptions,
   AegisError,
   ConnectionFailedError,
+  InputError,
   RequestTimeoutError,
   UnavailableError,
   UnexpectedAnswerError,
@@ -143,14 +144,34 @@ const EXPIRES = "API-Key-Expires-At: 2026-12-01T00:00:00Z";
 test("the end of a key is told once, by whatever answer", async (t) => {
   const origin = await Origin.start(t, answering(form(404, { error: "no" }, EXPIRES), form(200, AGENT, EXPIRES)));
   const told: Date[] = [];
-  const onKeyExpiry = async (expiresAt: Date) => {
-    told.push(expiresAt);
-    await new Promise((resolve) => setTimeout(resolve, 600)); // longer than an answer may take
-  };
-  const client = clientOf(origin.url, { onKeyExpiry, timeoutMs: 400 });
+  const client = clientOf(origin.url, { onKeyExpiry: (expiresAt) => told.push(expiresAt) });
   await assert.rejects(client.agents.get("i"), AegisError);
   await client.agents.get("i");
   assert.deepEqual(told, [new Date("2026-12-01T00:00:00Z")]);
+});
+
+test("whoever is told of the end of a key may take their time", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let signal: AbortSignal | null | undefined;
+  const answer: typeof fetch = async (_, init) => {
+    signal = init?.signal;
+    return Response.json(AGENT, { headers: { "API-Key-Expires-At": "2026-12-01T00:00:00Z" } });
+  };
+  const onKeyExpiry = () => t.mock.timers.tick(60_000);
+  const client = clientOf("http://127.0.0.1:1", { fetch: answer, onKeyExpiry });
+  assert.equal((await client.agents.get("i")).name, "n");
+  t.mock.timers.tick(60_000);
+  assert.equal(signal?.aborted, false);
+});
+
+test("what JSON has no words for is not sent", async () => {
+  const circle: Record<string, unknown> = {};
+  circle.again = circle;
+  const client = clientOf("http://127.0.0.1:1", { fetch: async () => assert.fail("it was sent") });
+  for (const input of [circle, 1n]) {
+    const error = await fails(client.workflows.run("w", { input }), InputError);
+    assert.match(error.message, /cannot be told in JSON/);
+  }
 });
 
 test("what the callback throws is its caller's", async (t) => {
