@@ -265,7 +265,7 @@ _WRITTEN = "Cannot read a variable: the key is written into a file. Keep that fi
 CLIENTS: Final[Mapping[str, tuple[str, str | None, Form]]] = MappingProxyType(
     {
         "python-sdk": ("Python SDK", _IN_PROGRAM, _form_python_sdk),
-        "typescript-sdk": ("TypeScript SDK", f"{_IN_PROGRAM} Needs Node.js 20.", _form_typescript_sdk),
+        "typescript-sdk": ("TypeScript SDK", f"{_IN_PROGRAM} Needs Node.js 20 or later.", _form_typescript_sdk),
         "claude-code": ("Claude Code", _READS, _form_claude_code),
         "claude-desktop": (
             "Claude Desktop",

@@ -1,4 +1,4 @@
-"""One table of what the suite came to in each language: `python -m tests.sdk.table`, or `make suite`.
+"""One table of what the suite came to in each language: `make suite`.
 
 A language's runner is a command that starts a stage of its own, runs every scenario and writes one JSON object to
 standard output: scenario → outcomes. Wherever they differ, or are not what the scenario says, the table says so and the
@@ -8,7 +8,6 @@ command fails.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,10 +22,7 @@ RUNNERS = {
 
 
 def run(command: list[str]) -> Table:
-    path = os.pathsep.join((str(ROOT), str(ROOT / "sdk" / "python" / "src")))
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     table: Table = json.loads(done.stdout)
     return table
 

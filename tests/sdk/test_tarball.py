@@ -71,7 +71,7 @@ def test_the_tarball_holds_what_is_compiled_its_sources_and_nothing_else(tarball
         for source in sources
         for end in (".js", ".js.map", ".d.ts", ".d.ts.map")
     }
-    beside = {"package.json", "dist/cjs/package.json", "LICENSE", *(path.name for path in TYPESCRIPT_SDK.glob("*.md"))}
+    beside = {"package.json", "dist/cjs/package.json", "README.md", "LICENSE"}
     assert texts.keys() == {*compiled, *beside, *(f"src/{source}.ts" for source in sources)}
     for name, text in texts.items():
         assert str(tarball.parent) not in text
@@ -96,6 +96,13 @@ def test_a_strictly_checked_project_can_rely_on_its_types(project: Path, name: s
     kind, *options = PROJECTS[name]
     folder = write_program(project, kind, CONSUMER.name, CONSUMER.read_text())
     assert check_types(folder, CONSUMER.name, *options, "--skipLibCheck", "false") == ""
+
+
+def test_what_its_readme_shows_has_no_faults(project: Path) -> None:
+    blocks = re.findall(r"^```ts\n(.*?)^```", (TYPESCRIPT_SDK / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 1
+    folder = write_program(project, "module", "readme.ts", "".join(blocks))
+    assert check_types(folder, "readme.ts", *NODENEXT, *IN_NODE) == ""
 
 
 @pytest.mark.parametrize("kind", LOADED)
