@@ -108,6 +108,7 @@ def build_back_office(
         bodies=form_body_limits(settings),
         desk=desk,
         base_url=settings.server.public_url,
+        idle_seconds=settings.console.idle_seconds,
         now=heart.clock.wall,
     )
     return BackOffice(management, sign_ins, links, console if settings.console.enabled else None)

@@ -60,7 +60,7 @@ class SignIns(Protocol):
 
 class Console:
     """One instance per process. `bodies`: how long a form may take; `base_url`: how clients write our address; None: as
-    the request does. `now`: seconds since the epoch."""
+    the request does. `idle_seconds`: how long a sign-in lasts unused. `now`: seconds since the epoch."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Console:
         bodies: BodyLimits,
         desk: SignInDesk | None = None,
         base_url: str | None,
+        idle_seconds: float,
         now: Callable[[], float],
     ) -> None:
         self._management = management
@@ -80,6 +81,7 @@ class Console:
         self._renderer = open_renderer()
         self._base_url = base_url.rstrip("/") if base_url else None
         self._prefix = find_prefix(base_url)
+        self._idle_seconds = idle_seconds
         self._now = now
 
     def serves(self, path: str) -> bool:
@@ -211,6 +213,7 @@ class Console:
             signed_in,
             place="keys",
             base_url=base_url,
+            idle_seconds=self._idle_seconds,
             key=key,
             actions=find_actions(caller, key),
             titles={preset.name: preset.title for preset in grantables.presets},

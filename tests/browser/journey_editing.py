@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -205,6 +206,23 @@ async def test_a_key_that_another_has_changed_meanwhile_shows_what(visitor: Visi
         await page.get_by_role("button", name="Start again from what is there now").click()
         await page.get_by_role("heading", name="Edit theirs again").wait_for()
         assert await page.get_by_label("Name", exact=True).input_value() == "theirs again"
+
+
+async def test_a_constraint_that_another_has_set_meanwhile_is_not_taken_away(visitor: Visitor, open_page: Open) -> None:
+    """They are sent whole; of those, too, only what was touched is the reader's."""
+    stage = visitor.stage
+    key = await stage.mint("developer", name="laptop", constraints={"max_calls": 9, "max_streams": 2})
+    await visitor.sign_in()
+    async with open_page(f"{ROOT}/{key.summary.id}/edit", may_fail=("412",)) as page:
+        tied = '{"sources": ["10.0.0.0/8"], "max_calls": 9, "max_streams": 2}'
+        await stage.sql("UPDATE api_keys SET constraints = $2::text::jsonb WHERE id = $1", key.summary.id, tied)
+        await page.get_by_label("Calls under way at once").fill("5")
+        await page.get_by_label("Streams open at once").fill("")
+        await page.get_by_role("button", name="Save", exact=True).click()
+        await page.get_by_role("button", name="Save mine all the same").click()
+        await page.locator("#facts", has_text="10.0.0.0/8").wait_for()
+        held = json.loads(str((await read_key(stage, "laptop"))["constraints"]))
+        assert held == {"sources": ["10.0.0.0/8"], "max_calls": 5}
 
 
 async def test_what_is_wrong_with_a_change_stands_beside_its_field(visitor: Visitor, open_page: Open) -> None:

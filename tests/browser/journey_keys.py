@@ -111,6 +111,7 @@ async def test_a_sign_in_that_ended_loses_nothing_that_was_typed(visitor: Visito
             await link.get_attribute("href")
             == f"/settings/sign-in?next={'%2Fsettings%2Fapi-keys%2Fnew%3Frights%3Ddeveloper'}"
         )
+        assert await link.get_attribute("target") == "_blank"
 
 
 async def test_an_answer_that_gets_lost_makes_no_second_key(visitor: Visitor, open_page: Open) -> None:

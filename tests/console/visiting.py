@@ -70,6 +70,7 @@ async def visit(http: aiohttp.ClientSession, stage: Stage, upstream_url: str) ->
             sign_ins=visitor,
             bodies=form_body_limits(proxy.settings),
             base_url=None,
+            idle_seconds=proxy.settings.console.idle_seconds,
             now=time,
         )
         yield visitor

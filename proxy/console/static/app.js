@@ -3,7 +3,7 @@
 /** What this browser writes before our paths: a proxy before ours may take something away. */
 export const PREFIX = new URL("../../..", import.meta.url).pathname.replace(/\/$/, "");
 export const ROOT = `${PREFIX}/settings/api-keys`;
-const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
+let csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 const LOST = { detail: "The server cannot be reached. Check your connection, and try again." };
 const UNITS = [["year", 31536000], ["month", 2592000], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -26,6 +26,7 @@ export async function ask(method, path, body, headers = {}) {
   const said = await answer.json().catch(() => null);
   if (answer.ok && !said) throw new Refused(0, LOST);
   if (answer.ok) return said;
+  if (answer.status === 403 && said?.code === "origin_not_allowed" && await goOn()) return ask(method, path, body, headers);
   if (answer.status === 401) tellEnded();
   throw new Refused(answer.status, said ?? {});
 }
@@ -64,11 +65,23 @@ export function alarm(text) {
   if (text) place.scrollIntoView({ block: "nearest" });
 }
 
+/** Whoever signed in again in another tab, as the same person, goes on here. False: nobody did. */
+async function goOn() {
+  const answer = await send(ROOT, { headers: { Accept: "text/html" }, cache: "no-store" });
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const [word, who] = [fresh.querySelector("meta[name=csrf]")?.content, fresh.querySelector(".who span")?.textContent];
+  if (!word || word === csrf || who !== document.querySelector(".who span").textContent) return false;
+  csrf = word;
+  for (const member of document.querySelectorAll("input[name=csrf]")) member.value = word;
+  alarm("");
+  return true;
+}
+
 function tellEnded() {
   const next = encodeURIComponent(location.pathname.slice(PREFIX.length) + location.search);
-  const link = make("a", { href: `${PREFIX}/settings/sign-in?next=${next}` }, "Sign in again");
+  const link = make("a", { href: `${PREFIX}/settings/sign-in?next=${next}`, target: "_blank" }, "Sign in again");
   const words = make("p", { className: "notice warn" }, "Your sign-in has ended, and nothing was changed. ");
-  words.append(link);
+  words.append(link, " in a new tab, then go on here: what you typed stays.");
   document.getElementById("alert").replaceChildren(words);
 }
 

@@ -5,16 +5,29 @@ import { checkHere, clear, complain, find, form, readConstraints, readExpiry, re
 
 let seen = JSON.parse(form.dataset.key);
 const path = `/api-keys/${seen.id}`;
-const constrained = JSON.stringify(readConstraints());
+const constrained = readConstraints();
 
 function formPatch() {
   const patch = { ...readRights(), ...readExpiry() };
   const name = find("name");
   if (name.value.trim() !== name.defaultValue) patch.name = name.value.trim();
   const constraints = readConstraints();
-  if (JSON.stringify(constraints) !== constrained) patch.constraints = constraints;
+  const touched = Object.keys({ ...constrained, ...constraints }).filter((one) => differ(constraints[one], constrained[one]));
+  if (touched.length) patch.constraints = mend(seen.constraints, constraints, touched);
   return patch;
 }
+
+/** They are sent whole: what was not touched here is sent as the key has it, whoever wrote it. */
+function mend(held, constraints, touched) {
+  const mended = { ...held };
+  for (const one of touched) {
+    if (one in constraints) mended[one] = constraints[one];
+    else delete mended[one];
+  }
+  return mended;
+}
+
+const differ = (one, other) => JSON.stringify(one) !== JSON.stringify(other);
 
 async function save() {
   clear();
@@ -45,7 +58,7 @@ async function tellConflict(refused) {
 
 function show(now) {
   const place = find("conflict");
-  const names = Object.keys(WORDS).filter((name) => JSON.stringify(now[name]) !== JSON.stringify(seen[name]));
+  const names = Object.keys(WORDS).filter((name) => differ(now[name], seen[name]));
   const lines = names.map((name) => make("li", {}, `${WORDS[name]}: ${name === "scopes" ? compare(seen[name], now[name]) : `${tell(name, seen[name])} → ${tell(name, now[name])}`}`));
   if (!lines.length) lines.push(make("li", {}, "Nothing that stands here: its secret was rotated."));
   const mine = make("button", { type: "button", className: "primary" }, "Save mine all the same");

@@ -6,7 +6,8 @@ import { makeWord, reveal, tellLost } from "./secret.js";
 const id = document.getElementById("head").dataset.key;
 const path = `/api-keys/${id}`;
 const SECONDS = 3; // between two looks
-const RESTING = 600; // seconds without a touch, after which the page stops looking: a sign-in must be able to end
+// Seconds without a touch, after which the page stops looking: a sign-in must be able to end.
+const RESTING = Math.min(600, Number(document.getElementById("head").dataset.idle) / 3);
 let touched = Date.now();
 let seen = "";
 let word = makeWord(); // of the rotation that the open dialog means
