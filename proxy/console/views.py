@@ -131,7 +131,9 @@ class Console:
         check_same_site(request.headers, self._base_url)
         signed_in = await self._sign_ins.find_signed_in(request)
         if signed_in is None:
-            return self._redirect(f"{SIGN_IN}?{urlencode({'next': f'{ROOT}/{key_id}'})}")
+            response = self._redirect(f"{SIGN_IN}?{urlencode({'next': f'{ROOT}/{key_id}'})}")
+            response.force_close()  # nothing is read of what nobody sends
+            return response
         form = read_form(request.headers, await read_body(request, self._bodies))
         if not compare_digest(form.get("csrf", "").encode(), signed_in.csrf.encode()):
             raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")

@@ -193,6 +193,7 @@ async def test_a_key_that_another_has_changed_meanwhile_shows_what(visitor: Visi
         await told.get_by_text("Name: laptop → theirs").wait_for()
         await told.get_by_text("Rights: no longer agent:read, agent:logs").wait_for()
         assert await page.evaluate("document.activeElement.id") == "conflict"
+        await page.locator("[data-count=can]", has_text="1").wait_for()  # as it is there now
         await look(page, "edit-conflict")
         assert (await read_key(stage, "theirs"))["id"] == key.summary.id
         await told.get_by_role("button", name="Save mine all the same").click()
@@ -281,5 +282,5 @@ async def test_a_key_is_asked_about_by_tool_by_path_and_by_method(visitor: Visit
         await answer.get_by_text("Refused.").wait_for()
         await page.get_by_label("Params").fill("[1]")
         await ask.click()
-        await page.locator("[data-for=params]:not(:empty)").wait_for()
+        await page.get_by_text("This is not JSON, or no object").wait_for()
         await look(page, "key-explained-method")

@@ -63,7 +63,7 @@ async def test_the_life_of_a_key(visitor: Visitor, open_page: Open) -> None:
         await look(page, "key-explained-allowed")
         await page.get_by_label("Arguments").fill("{")
         await page.get_by_role("button", name="Ask").click()
-        await page.get_by_text("This is not JSON.").wait_for()
+        await page.get_by_text("This is not JSON, or no object").wait_for()
         await look(page, "key-explained-no-json")
         await page.get_by_role("link", name="Edit").click()
         await look(page, "edit")

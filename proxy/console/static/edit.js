@@ -77,6 +77,17 @@ function show(now) {
   place.focus();
   say("This key was changed while you edited it");
   seen = now;
+  keepTheirs(now);
+}
+
+/** What is not touched is theirs now, and is shown so. */
+function keepTheirs({ scopes, expires_at: end }) {
+  const [rights, expiry] = ["rights", "expiry"].map((name) => form.querySelector(`input[name=${name}][value=keep]`));
+  const more = scopes.length > 4 ? ` and ${scopes.length - 4} more` : "";
+  rights.dataset.scopes = JSON.stringify(scopes);
+  rights.closest("label").querySelector("b").nextElementSibling.replaceWith(make("span", { className: "note" }, scopes.slice(0, 4).join(", ") + more));
+  expiry.dataset.ends = end ?? "";
+  form.dispatchEvent(new Event("change"));
 }
 
 function compare(before, after) {

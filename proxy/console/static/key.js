@@ -169,15 +169,24 @@ async function explain() {
   if (kind === "path") wanted.method = document.getElementById("method").value;
   const beside = KINDS[kind];
   const text = beside ? document.getElementById(beside).value.trim() : "";
-  try {
-    if (text) wanted[beside] = JSON.parse(text);
-  } catch {
-    return tellFault(beside, `This is not JSON. Write an object, such as ${document.getElementById(beside).placeholder}.`);
+  if (text) {
+    const given = parseObject(text);
+    if (!given) return tellFault(beside, `This is not JSON, or no object: write one such as ${document.getElementById(beside).placeholder}.`);
+    wanted[beside] = given;
   }
   try {
     showAnswer(place, await ask("POST", `${path}/explain`, wanted));
   } catch (refused) {
     for (const { field, message } of refused.faults?.length ? refused.faults : [{ field: kind, message: refused.message }]) tellFault(field, message);
+  }
+}
+
+function parseObject(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
   }
 }
 
