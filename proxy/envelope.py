@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -177,11 +177,21 @@ def check_origin(headers: Headers, allowed: Collection[str]) -> None:
         raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "Requests from this origin are not allowed; see allowed_origins.")
 
 
-def check_page_origin(headers: Headers, allowed: Collection[str]) -> None:
-    """Where pages of our own ask, too: those that came under the Host of this request, which has been checked. A name
-    that was rebound to us brings neither a key nor a cookie of ours along. Raises RequestError."""
+def check_page_origin(headers: Headers, allowed: Collection[str], public_url: str | None) -> None:
+    """Where pages of our own ask, too. Raises RequestError."""
+    check_origin(headers, {*allowed, *find_own_origins(headers, public_url)})
+
+
+def find_own_origins(headers: Headers, public_url: str | None) -> set[str]:
+    """Of pages of our own, lower-cased: those that came under the Host of this request, which has been checked, and
+    under the address that browsers know where a proxy before us has written another Host. A name that was rebound to us
+    brings neither a key nor a cookie of ours along."""
     host = headers.get("Host", "").lower()
-    check_origin(headers, {*allowed, f"http://{host}", f"https://{host}"})
+    own = {f"http://{host}", f"https://{host}"}
+    if public_url is not None:
+        parts = urlsplit(public_url.lower())
+        own.add(f"{parts.scheme}://{parts.netloc}")
+    return own
 
 
 def check_json_content_type(headers: Headers) -> None:

@@ -281,6 +281,7 @@ def form_door_rules(settings: Settings, signing_keys: SigningKeys | None) -> Doo
         allowed_origins=frozenset(str(origin) for origin in server.allowed_origins),
         trusted_proxies=server.trusted_proxies,
         discovery=Discovery(server.public_url, server.authorization_servers) if server.public_url else NOTHING,
+        public_url=server.public_url,
         bodies=form_body_limits(settings),
         max_json_depth=server.max_json_depth,
         read_jwks=signing_keys.read_published if signing_keys is not None and settings.assertions.publish else None,

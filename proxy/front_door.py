@@ -72,12 +72,13 @@ WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(frozen=True, slots=True)
 class DoorRules:
-    """What the door itself insists on. Sizes in bytes."""
+    """What the door itself insists on. Sizes in bytes. `public_url`: how clients write our address, if known."""
 
     allowed_hosts: Collection[str]
     allowed_origins: Collection[str]
     trusted_proxies: Collection[Network]
     discovery: Discovery
+    public_url: str | None
     bodies: BodyLimits
     max_json_depth: int
     read_jwks: Callable[[], Awaitable[bytes]] | None = None  # where the public keys of assertions are for everybody
@@ -165,7 +166,7 @@ class FrontDoor:
             return web.Response(body=published, content_type="application/json", headers=dict((*SAFETY, SERVER)))
         own = self._management if self._management.serves(target.path) else self.console
         if own is not None and own.serves(target.path):
-            check_page_origin(request.headers, self._rules.allowed_origins)
+            check_page_origin(request.headers, self._rules.allowed_origins, self._rules.public_url)
             check_query(target.query)
             self._check_open()
             return await own.serve(request, target, passage)

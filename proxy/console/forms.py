@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.console.sign_in_pages import ROOT
+from proxy.envelope import find_own_origins
 from proxy.errors import Reason, RequestError
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
@@ -26,10 +27,7 @@ def check_same_site(headers: Headers, public_url: str | None) -> None:
     """Whether our own page asks. Browsers say `Origin` with every POST, and most say `Sec-Fetch-Site`; an opaque origin
     ("null") is what a page without a referrer has, and then the latter has to vouch. Raises RequestError."""
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
-    own = {f"{scheme}://{headers.get('Host', '')}".lower() for scheme in ("http", "https")}
-    if public_url is not None:
-        parts = urlsplit(public_url)
-        own = {*own, f"{parts.scheme}://{parts.netloc}".lower()}
+    own = find_own_origins(headers, public_url)
     foreign = site is not None and site not in ("same-origin", "none")
     unknown = origin is not None and origin.lower() not in own and not (origin == "null" and site == "same-origin")
     if foreign or unknown:

@@ -55,6 +55,17 @@ async def test_every_link_form_file_and_redirect_carries_it(
     assert out.place == PREFIX + SIGN_IN
 
 
+async def test_pages_of_that_address_ask_though_the_proxy_writes_another_host(
+    stage: Stage, behind: Proxy, http: aiohttp.ClientSession
+) -> None:
+    key = await stage.mint("full-access", name="ci")
+    for origin, status in (("http://aegis.example", 303), ("https://aegis.example", 403), ("http://evil.example", 403)):
+        browser = Browser(http, behind)
+        form = await browser.get(SIGN_IN)
+        signed = await browser.post(SIGN_IN, {**form.hidden, "key": key.token}, Origin=origin, Host="127.0.0.1:1")
+        assert signed.status == status
+
+
 async def test_the_link_that_signs_in_once_leads_on_there(
     stage: Stage, behind: Proxy, http: aiohttp.ClientSession
 ) -> None:
