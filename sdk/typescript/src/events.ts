@@ -44,17 +44,20 @@ function readData(text: string): unknown {
 export class EventDecoder {
   readonly #decoder = new TextDecoder();
   #rest = "";
+  #isReturned = false;
   #name = "";
   #data: string[] = [];
   #id = "";
 
   /** The events that are complete with these bytes. */
   *decode(bytes: Uint8Array): Generator<SentEvent, void> {
-    this.#rest += this.#decoder.decode(bytes, { stream: true });
-    // A carriage return at the very end may be the first half of a line's end.
-    for (let end = /\r\n|\n|\r(?!$)/.exec(this.#rest); end !== null; end = /\r\n|\n|\r(?!$)/.exec(this.#rest)) {
-      const line = this.#rest.slice(0, end.index);
-      this.#rest = this.#rest.slice(end.index + end[0].length);
+    const text = this.#decoder.decode(bytes, { stream: true });
+    // A carriage return ends a line at once; a line feed that comes after it is part of that end.
+    this.#rest += this.#isReturned && text.startsWith("\n") ? text.slice(1) : text;
+    this.#isReturned = text === "" ? this.#isReturned : text.endsWith("\r");
+    const lines = this.#rest.split(/\r\n|\n|\r/);
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) {
       const event = line === "" ? this.#dispatch() : this.#take(line);
       if (event !== undefined) {
         yield event;

@@ -85,6 +85,7 @@ test("a stream is read as the standard has it", () => {
   ];
   assert.deepEqual(decode(stream), read);
   assert.deepEqual(decode(...stream), read, "a character at a time");
+  assert.equal(decode("data: at once\r\r").length, 1, "and not when the next one comes");
   const bytes = new TextEncoder().encode("data: à😀\n\n");
   assert.deepEqual(decode(...[...bytes].map((byte) => Uint8Array.of(byte)))[0]?.data, "à😀", "a byte at a time");
 });
