@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cli.nursery import ROOT, Nursery
 from tests.ear import Ear
 from tests.staging import GUARD_SECONDS
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +36,34 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`python -m proxy` with nothing of this process' environment but the path."""
+    """`python -m proxy` with nothing of this process' environment but the path, forked by a nursery if there is one."""
 
     environment: dict[str, str]
     ear: Ear
+    nursery: Nursery | None = None
 
     def note_secret(self, token: str) -> None:
         """From now on it must be heard nowhere."""
         self.ear.secrets.append(token)
 
     async def run(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Outcome:
-        process = await self._spawn(arguments, environment, DEVNULL if stdin is None else PIPE)
         async with asyncio.timeout(2 * GUARD_SECONDS):
-            stdout, stderr = await process.communicate(stdin)
-        assert process.returncode is not None
-        outcome = Outcome(process.returncode, stdout.decode(), stderr.decode())
+            code, stdout, stderr = await self._wait(arguments, environment, stdin)
+        outcome = Outcome(code, stdout.decode(), stderr.decode())
         assert "Traceback" not in outcome.stderr
         self.ear.hear(stderr, "what a command said")
         return outcome
+
+    async def _wait(
+        self, arguments: tuple[str, ...], environment: dict[str, str], stdin: bytes | None
+    ) -> tuple[int, bytes, bytes]:
+        if self.nursery is not None:
+            whole = {**self.environment, **environment}
+            return await asyncio.to_thread(self.nursery.run, arguments, whole, stdin or b"")
+        process = await self._spawn(arguments, environment, DEVNULL if stdin is None else PIPE)
+        stdout, stderr = await process.communicate(stdin)
+        assert process.returncode is not None
+        return process.returncode, stdout, stderr
 
     async def start(self, *arguments: str, **environment: str) -> Process:
         return await self._spawn(arguments, environment, None)

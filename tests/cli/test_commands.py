@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.staging import GUARD_SECONDS, connect
 
 
 async def test_the_version_is_told(aegis: Command) -> None:
-    outcome = await aegis.run("--version")
+    outcome = await dataclasses.replace(aegis, nursery=None).run("--version")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, f"aegis-proxy {__version__}\n", "")
 
 

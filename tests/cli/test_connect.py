@@ -9,15 +9,16 @@ import pytest
 
 from proxy.client_setups import CLIENTS
 from tests.cli.command import Command, form_environment
+from tests.cli.nursery import Nursery
 from tests.ear import Ear
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
+def command(tmp_path: Path, nursery: Nursery) -> Command:
     """Without a database: nothing of this needs one."""
     environment = form_environment("", tmp_path)
     del environment["AEGIS_DATABASE_URL"]
-    return Command(environment, Ear())
+    return Command(environment, Ear(), nursery)
 
 
 async def test_what_is_to_be_pasted_goes_to_stdout_alone(command: Command) -> None:
