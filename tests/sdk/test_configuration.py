@@ -64,7 +64,7 @@ def test_a_key_that_is_none_is_refused_and_not_repeated(key: str) -> None:
     [
         "", "aegis.example", "ftp://aegis.example", "http://", "http:///v1", "http://ada:C4n4ry@aegis.example",
         "https://aegis.example/?key=C4n4ry", "https://aegis.example/?", "https://aegis.example/#C4n4ry",
-        "http://aegis.example:port", "http://a b/",
+        "http://aegis.example:port", "http://aegis.example:99999", "http://a b/", "http://a\\b",
     ],
 )  # fmt: skip
 def test_a_base_url_that_is_none_is_refused_and_not_repeated(url: str) -> None:

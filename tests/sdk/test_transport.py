@@ -257,7 +257,7 @@ async def test_the_blocking_client_says_so_too() -> None:
 
 async def test_a_stream_that_the_server_ends_ends_the_loop() -> None:
     async with (
-        HostileOrigin(answering(STREAM + chunk(EVENT) + b"0\r\n\r\n")) as origin,
+        HostileOrigin(answering(STREAM + chunk(EVENT + b"event: nothing\nid: 5\n\n") + b"0\r\n\r\n")) as origin,
         client_of(origin.port) as client,
     ):
         stream = client.executions.stream("i")

@@ -109,8 +109,8 @@ def check_base_url(text: str) -> str:
         url = httpx2.URL(text)
     except httpx2.InvalidURL:
         url = None
-    odd = any(character.isspace() or not character.isprintable() for character in text)
-    if odd or url is None or url.scheme not in ("http", "https") or not url.host:
+    odd = any(character.isspace() or not character.isprintable() or character == "\\" for character in text)
+    if odd or url is None or url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 65536:
         raise ConfigurationError("the base URL must be http(s)://host[:port][/path]")
     if url.userinfo or "?" in text or "#" in text:
         raise ConfigurationError("the base URL must have neither user, nor query, nor fragment")

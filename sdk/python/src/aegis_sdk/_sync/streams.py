@@ -69,7 +69,8 @@ class EventStream:
         unreadable: str | None = None
         try:
             for event in httpx2.EventSource(answer):
-                yield read_event(event)
+                if event.data:  # without any it is none (HTML, section 9.2.6)
+                    yield read_event(event)
             return
         except httpx2.SSEError as error:
             unreadable = str(error)
