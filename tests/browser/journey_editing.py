@@ -117,6 +117,10 @@ async def test_a_platform_that_fails_keeps_nobody_from_typing(
         await page.get_by_label("Workflow", exact=True).fill("nightly-etl")
         await page.get_by_text(f"No names can be offered: {words}. Type it.").wait_for()
         assert await page.get_by_label("Workflow", exact=True).input_value() == "nightly-etl"
+        canary.answer = lambda _received: form_answer(b'{"workflows": [{"name": "weekly"}]}')
+        await page.get_by_role("button", name="Ask again").click()
+        await page.get_by_text("The platform lists 1 for you").wait_for()
+        assert await page.get_by_role("button", name="Ask again").count() == 0
         await create(page, stage)
         await page.get_by_role("heading", name="typed", exact=True).wait_for()
 

@@ -87,12 +87,9 @@ const asked = new Map();
 /** What a scope's selector may name; asked once for all scopes whose selectors name the same. */
 async function findNames({ listed, selector }) {
   if (!asked.has(selector)) asked.set(selector, ask("GET", `/scopes/names?${new URLSearchParams({ scope: listed })}`));
-  try {
-    return await asked.get(selector);
-  } catch (refused) {
-    asked.delete(selector);
-    return { names: [], why_not: refused.message.replace(/\.$/, "") };
-  }
+  const answer = await asked.get(selector).catch((refused) => ({ names: [], why_not: refused.message.replace(/\.$/, "") }));
+  if (answer.why_not) asked.delete(selector);
+  return answer;
 }
 
 /** Ask for them once for this place, and say there how it went. */
@@ -101,8 +98,11 @@ async function offer(place, note, how, show) {
   place.dataset.asked = "yes";
   note.textContent = "Asking the platform for names…";
   const { names, why_not: why } = await findNames(place.dataset);
-  if (why) note.textContent = `No names can be offered: ${why}. Type it.`;
-  else note.textContent = names.length ? `The platform lists ${names.length} for you: ${how}. Another can be typed.` : "The platform lists none for you. Type it.";
+  if (why) {
+    const again = make("button", { type: "button", className: "plain" }, "Ask again");
+    again.addEventListener("click", () => { delete place.dataset.asked; offer(place, note, how, show); });
+    note.replaceChildren(`No names can be offered: ${why}. Type it.`, again);
+  } else note.textContent = names.length ? `The platform lists ${names.length} for you: ${how}. Another can be typed.` : "The platform lists none for you. Type it.";
   show(names);
 }
 
