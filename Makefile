@@ -42,7 +42,7 @@ JOURNEYS_FLAGS := -o python_files='journey_*.py' \
 test-browser: $(STAMPS)/dev ## try the page in a real Chromium, which is installed where root may (pictures: .venv/pictures)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
 		{ echo 'error: there is no Chromium, and it cannot be installed here; on Debian: apt-get install chromium' >&2; exit 1; }
-	$(BIN)/python -m pytest $(JOURNEYS_FLAGS) $(or $(TESTS),tests/browser)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(JOURNEYS_FLAGS) $(or $(TESTS),tests/browser)
 
 check: $(STAMPS)/dev $(STAMPS)/typescript ## check format, lint and types
 	$(BIN)/ruff format --check .

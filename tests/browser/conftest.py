@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import Any
 
 import aiohttp
@@ -12,12 +13,36 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from proxy.demo.sample_server import SampleServer
+from proxy.policy_files import PolicyFiles
+from proxy.server import Proxy
 from tests.browser.looks import SIZES
 from tests.console.visiting import Visitor, visit
 from tests.staging import GUARD_SECONDS, Stage
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 Open = Callable[..., Any]
+# A browser takes the whole machine for a while, and a lease that is lost meanwhile is not what these journeys are about.
+PATIENT: dict[str, dict[str, Any]] = {
+    "database": {"query_timeout_seconds": 10.0},
+    "revocation": {"heartbeat_seconds": 0.5, "lease_seconds": 10.0},
+}
+
+
+class PatientStage(Stage):
+    """Its proxies put up with a busy machine."""
+
+    @asynccontextmanager
+    async def proxy(
+        self, upstream_url: str, policy_files: PolicyFiles | None = None, /, **sections: dict[str, Any]
+    ) -> AsyncIterator[Proxy]:
+        patient = {name: {**PATIENT.get(name, {}), **sections.get(name, {})} for name in {*PATIENT, *sections}}
+        async with super().proxy(upstream_url, policy_files, **patient) as proxy:
+            yield proxy
+
+
+@pytest.fixture
+def stage(stage: Stage) -> Stage:
+    return PatientStage(**{field.name: getattr(stage, field.name) for field in fields(stage)})
 
 
 @pytest.fixture

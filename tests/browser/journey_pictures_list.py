@@ -66,8 +66,8 @@ async def test_connecting(visitor: Visitor, open_page: Open) -> None:
     async with open_page(f"{ROOT}/connect") as page:
         await page.get_by_role("heading", name="Connect a client").wait_for()
         await look(page, "connect")
-        await page.get_by_text("TypeScript", exact=True).click()
-        await page.get_by_text("StreamableHTTPClientTransport").first.wait_for()
+        await page.get_by_text("MCP in TypeScript", exact=True).click()
+        await page.get_by_text("StreamableHTTPClientTransport").locator("visible=true").first.wait_for()
         await look(page, "connect-typescript")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,14 +21,14 @@ TOO_WIDE = """[document.documentElement, ...document.querySelectorAll("dialog[op
     .some(element => element.scrollWidth > element.clientWidth)"""
 
 
-async def look(page: Page, name: str) -> None:
+async def look(page: Page, name: str, schemes: Sequence[Literal["light", "dark"]] = SCHEMES) -> None:
     """The state that the page is in, in every look: nothing is wider than the window, nor against accessibility at
     level AA."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for size, viewport in SIZES.items():
         await page.set_viewport_size(viewport)
         await page.evaluate("scrollTo(0, 0)")
-        for scheme in SCHEMES:
+        for scheme in schemes:
             await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             await _take(page, f"{name}-{size}-{scheme}")
             assert not await page.evaluate(TOO_WIDE), f"{name} is too wide: {size}"
