@@ -21,7 +21,7 @@ from tests.staging import GUARD_SECONDS, Stage
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 Open = Callable[..., Any]
-# A browser takes the whole machine for a while, and a lease that is lost meanwhile is not what these journeys are about.
+# A browser takes the whole machine for a while, and leases that are lost meanwhile are not what journeys are about.
 PATIENT: dict[str, dict[str, Any]] = {
     "database": {"query_timeout_seconds": 10.0},
     "revocation": {"heartbeat_seconds": 0.5, "lease_seconds": 10.0},

@@ -89,7 +89,11 @@ async def test_a_blocked_clipboard_leaves_the_key_marked_for_ones_own_hand(visit
     await visitor.stage.mint("developer")
     await visitor.sign_in()
     async with open_page(ROOT) as page:
-        await page.add_init_script("navigator.clipboard.writeText = () => Promise.reject(new Error('blocked'))")
+        client = await page.context.new_cdp_session(page)
+        told = await client.send("Target.getTargetInfo")
+        blocked = {"permission": {"name": "clipboard-write"}, "setting": "denied", "origin": visitor.url}
+        whose = {"browserContextId": told["targetInfo"]["browserContextId"]}
+        await client.send("Browser.setPermission", {**blocked, **whose})
         token = await make_key(page, "by hand")
         visitor.stage.note_secret(token)
         await page.get_by_role("dialog").get_by_role("button", name="Copy").first.click()

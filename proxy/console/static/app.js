@@ -80,9 +80,8 @@ async function goOn() {
 function tellEnded() {
   const next = encodeURIComponent(location.pathname.slice(PREFIX.length) + location.search);
   const link = make("a", { href: `${PREFIX}/settings/sign-in?next=${next}`, target: "_blank" }, "Sign in again");
-  const words = make("p", { className: "notice warn" }, "Your sign-in has ended, and nothing was changed. ");
-  words.append(link, " in a new tab, then go on here: what you typed stays.");
-  document.getElementById("alert").replaceChildren(words);
+  const words = make("span", {}, "Your sign-in has ended, and nothing was changed. ", link, " in a new tab, then go on here: what you typed stays.");
+  document.getElementById("alert").replaceChildren(make("p", { className: "notice warn" }, words));
 }
 
 /** An element with properties and children; text stays text. */

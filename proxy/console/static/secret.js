@@ -113,8 +113,7 @@ export function makeWord() {
 /** The request was done before, and its answer is lost: there is a key whose secret nobody knows. */
 export function tellLost(id, place) {
   const link = make("a", { href: `${ROOT}/${id}` }, "Open it, and rotate it to get another secret");
-  const words = make("p", { className: "notice warn" }, "It was done, but the answer with the secret got lost on the way. ");
-  words.append(link);
-  place.replaceChildren(words);
+  const words = make("span", {}, "It was done, but the answer with the secret got lost on the way. ", link);
+  place.replaceChildren(make("p", { className: "notice warn" }, words));
   say("The answer with the secret got lost");
 }
