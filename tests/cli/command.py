@@ -47,8 +47,7 @@ class Command:
         self.ear.secrets.append(token)
 
     async def run(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Outcome:
-        async with asyncio.timeout(2 * GUARD_SECONDS):
-            code, stdout, stderr = await self._wait(arguments, environment, stdin)
+        code, stdout, stderr = await self._wait(arguments, environment, stdin)
         outcome = Outcome(code, stdout.decode(), stderr.decode())
         assert "Traceback" not in outcome.stderr
         self.ear.hear(stderr, "what a command said")
@@ -59,9 +58,10 @@ class Command:
     ) -> tuple[int, bytes, bytes]:
         if self.nursery is not None:
             whole = {**self.environment, **environment}
-            return await asyncio.to_thread(self.nursery.run, arguments, whole, stdin or b"")
+            return await asyncio.to_thread(self.nursery.run, arguments, whole, stdin or b"", 2 * GUARD_SECONDS)
         process = await self._spawn(arguments, environment, DEVNULL if stdin is None else PIPE)
-        stdout, stderr = await process.communicate(stdin)
+        async with asyncio.timeout(2 * GUARD_SECONDS):
+            stdout, stderr = await process.communicate(stdin)
         assert process.returncode is not None
         return process.returncode, stdout, stderr
 

@@ -29,8 +29,10 @@ class Nursery:
 
     control: socket.socket
 
-    def run(self, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes) -> tuple[int, bytes, bytes]:
-        """Exit code, stdout and stderr of a command; blocks until it has ended."""
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes, timeout_seconds: float
+    ) -> tuple[int, bytes, bytes]:
+        """Exit code, stdout and stderr of a command; blocks until it has ended. Raises TimeoutError."""
         with (
             tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told,
             open_ends() as (here, there),
@@ -40,6 +42,7 @@ class Nursery:
             message = json.dumps([list(arguments), dict(environment)]).encode()
             socket.send_fds(self.control, [message], [given.fileno(), said.fileno(), told.fileno(), there.fileno()])
             there.close()
+            here.settimeout(timeout_seconds)
             code = int(here.recv(MESSAGE_BYTES))
             for stream in (said, told):
                 stream.seek(0)
