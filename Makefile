@@ -26,14 +26,12 @@ help: ## list these targets
 run: $(STAMPS)/runtime ## start the demo: database, sample MCP server and proxy on 127.0.0.1:8080
 	@$(BIN)/aegis-proxy demo
 
-# A worker for each processor. Faults, which count what a second of the machine does, have it to themselves.
-ALONE := tests/faults
+# A worker for each processor, which takes file after file as they stand: short ones come last.
 test: $(STAMPS)/dev $(STAMPS)/typescript $(STAMPS)/oldest_node ## run the test suite (TESTS=path narrows it)
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS)
 else
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 endif
 
 # One browser for all of them, which takes one event loop for all of them.
