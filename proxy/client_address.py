@@ -32,7 +32,11 @@ def parse_network(value: object) -> Network:
         return value
     if not isinstance(value, str):
         raise ValueError("an address or a CIDR, such as 10.0.0.0/8")
-    network = ip_network(value)  # refuses bits beyond the prefix: 10.0.0.1/8 is a slip
+    try:
+        network = ip_network(value)  # refuses bits beyond the prefix: 10.0.0.1/8 is a slip
+    except ValueError:
+        meant = ip_network(value, strict=False)  # no network at all: raises, too
+        raise ValueError(f"{value} is no network: write {meant}, or {value.partition('/')[0]}") from None
     if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
         mapped = network.network_address.ipv4_mapped
         assert mapped is not None

@@ -20,6 +20,7 @@ from tests.console.visiting import Visitor, visit
 from tests.staging import GUARD_SECONDS, Stage
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+UNWANTED = ["--disable-back-forward-cache"]  # people's browsers keep pages as they stood
 Open = Callable[..., Any]
 # A browser takes the whole machine for a while, and leases that are lost meanwhile are not what journeys are about.
 PATIENT: dict[str, dict[str, Any]] = {
@@ -56,7 +57,7 @@ async def browser() -> AsyncIterator[Browser]:
     path = shutil.which("chromium")
     assert path is not None, "there is no Chromium: apt-get install chromium"
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=path, args=FLAGS, ignore_default_args=UNWANTED)
         yield browser
         await browser.close()
 

@@ -158,9 +158,6 @@ async def test_going_back_shows_no_secret(visitor: Visitor, open_page: Open) -> 
     await visitor.stage.mint("developer")
     await visitor.sign_in()
     async with open_page(f"{ROOT}/connect") as page:
-        await page.add_init_script(
-            "addEventListener('pageshow', event => { if (event.persisted) document.title = 'kept'; })"
-        )
         page.on("dialog", lambda asked: asked.accept())
         for leave in (f"{ROOT}/connect", "about:blank"):
             await page.goto(f"{ROOT}/new?rights=read-only")

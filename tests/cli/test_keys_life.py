@@ -61,7 +61,7 @@ async def test_a_key_is_changed_in_what_is_named_and_in_nothing_else(aegis: Comm
         (("update", "{}", "--role", "r" * 65), 2, "a role has 1 to 64 printable characters"),
         (("update", "{}", "--scope", "agent:rum"), 2, "unknown scope agent:rum (did you mean agent:read?)"),
         (("update", "{}", "--burst", "3"), 2, "burst is of use beside requests_per_second only"),
-        (("update", "{}", "--source", "10.0.0.1/8"), 2, "has host bits set"),
+        (("update", "{}", "--source", "10.0.0.1/8"), 2, "write 10.0.0.0/8, or 10.0.0.1"),
         (("update", "{}", "--unconstrained", "--max-calls", "3"), 2, "give either constraints or --unconstrained"),
         (("update", "{}", "--expires", "2020-01-01"), 2, "expiry '2020-01-01' lies in the past"),
         (("rotate", "{}", "--grace", "2h"), 2, "grace '2h' is not one of now, 1h, 24h, 7d"),
