@@ -31,7 +31,7 @@ from tests.staging import GUARD_SECONDS, Stage
 
 PATIENT: dict[str, dict[str, Any]] = {
     "database": {"query_timeout_seconds": GUARD_SECONDS},
-    "revocation": {"lease_seconds": GUARD_SECONDS, "grace_seconds": GUARD_SECONDS},
+    "revocation": {"lease_seconds": GUARD_SECONDS, "grace_seconds": GUARD_SECONDS, "revalidate_seconds": 3600.0},
 }
 """Settings for a test that holds things back, on a machine that may be busy: only what it does itself is to count."""
 

@@ -20,6 +20,7 @@ from tests.races.barriers import (
     pass_through,
     revoke_and_wait_ended,
     revoke_and_wait_heard,
+    wait_until,
 )
 from tests.raw_client import form_request, open_raw
 from tests.staging import GUARD_SECONDS, INITIALIZE, Stage
@@ -106,6 +107,7 @@ async def test_a_session_bound_while_its_key_was_in_doubt_is_ended_once_the_row_
         open_raw(proxy.data_address) as client,
         asyncio.timeout(GUARD_SECONDS),
     ):
+        await wait_until(lambda: not proxy.heart.cleanup._tasks)  # the sweep of its start would find the session, too
         await client.send(form_request(token=key.token, body=INITIALIZE))
         await binding.reached.wait()
         async with hold_rows(stage):
