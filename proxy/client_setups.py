@@ -48,7 +48,8 @@ class ClientSetup:
 
 
 def parse_base_url(text: str) -> str:
-    """An address as clients write it, without a slash at its end. Raises ValueError in words for whoever wrote it."""
+    """An address as clients write it, without a slash at its end, and without the MCP endpoint's path, which is added
+    where it belongs. Raises ValueError in words for whoever wrote it."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -60,7 +61,7 @@ def parse_base_url(text: str) -> str:
         raise ValueError("a user, a query or a fragment does not belong into it")
     if not text.isascii() or not text.isprintable() or any(character in text for character in " \"'`\\$<>{}|^"):
         raise ValueError("characters that no URL has as they are")
-    return text.rstrip("/")
+    return text.rstrip("/").removesuffix(MCP_PATH)
 
 
 def form_setup(client: str, base_url: str) -> ClientSetup:

@@ -117,7 +117,9 @@ def lock_for_owner(home: Path) -> int:
     """The lock of the one process that may run a server here; freed by the kernel however that process ends."""
     lock = lock_exclusively(home / "owner.lock")
     if lock is None:
-        raise DatabaseError(f"another process is running the embedded PostgreSQL in {home}")
+        raise DatabaseError(
+            f"another process is running the embedded PostgreSQL in {home}: stop it, or set another AEGIS_STATE_DIR"
+        )
     return lock
 
 

@@ -339,7 +339,7 @@ async def _listen(runner: web.BaseRunner, address: Address, stack: AsyncExitStac
     try:
         await web.TCPSite(runner, address.host.strip("[]"), address.port, backlog=1024).start()
     except OSError as error:
-        mend = "stop what holds it, or choose another: AEGIS_LISTEN, AEGIS_OPS_LISTEN, or --listen, --ops-listen"
+        mend = "stop what holds it, or choose another: AEGIS_LISTEN, AEGIS_OPS_LISTEN (demo: --listen, --ops-listen)"
         raise ListenError(f"cannot listen on {address}: {os.strerror(error.errno or 0)} ({mend})") from error
     host, port = runner.addresses[0][:2]
     return Address(f"[{host}]" if ":" in host else host, port)

@@ -81,7 +81,7 @@ def test_codex_reads_the_variable_either_way() -> None:
 
 @pytest.mark.parametrize("text", ["https://aegis.example", "http://127.0.0.1:8080", "http://[::1]:8080", BASE_URL])
 def test_an_address_is_taken_with_or_without_a_slash_at_its_end(text: str) -> None:
-    assert parse_base_url(text) == parse_base_url(text + "/") == text
+    assert parse_base_url(text) == parse_base_url(text + "/") == parse_base_url(f"{text}/mcp/v1/") == text
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def update_key(
         bool, typer.Option("--unconstrained", help="Lift all constraints.", rich_help_panel="Constraints")
     ] = False,
     if_version: Annotated[
-        int | None, typer.Option(help="Only if the key is still at this version (keys show).")
+        int | None, typer.Option(help="Only if the key is still at this version (keys show --json).")
     ] = None,
     json: JsonOption = False,
     config: ConfigOption = None,

@@ -16,7 +16,7 @@ from proxy.client_address import Network
 from proxy.errors import ProxyError, Reason
 from proxy.identity import KeyId, Owner, OwnerId
 from proxy.keys.constraints import Constraints
-from proxy.keys.record import KeyRecord, OwnerRecord
+from proxy.keys.record import KeyRecord, OwnerRecord, form_date
 from proxy.policy import Policy
 from proxy.policy.scopes import EVERYTHING, covers, intersect, show, simplify, split_scope
 
@@ -221,8 +221,9 @@ def check_scopes(caller: Caller, policy: Policy, scopes: Iterable[str], owner: O
 def check_expiry(caller: Caller, expires_at: float | None) -> None:
     """No key outlives the one it was made by."""
     if caller.ends_at is not None and (expires_at is None or expires_at > caller.ends_at):
+        end = form_date(caller.ends_at).isoformat(timespec="seconds")
         raise RightsError(
-            Reason.EXPIRY_EXCEEDED, f"{caller.name} expires earlier: what it makes must expire by then, too"
+            Reason.EXPIRY_EXCEEDED, f"{caller.name} expires at {end}: what it makes must expire by then, too"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from proxy.policy.compiled import Policy, Route
 from proxy.policy.model import PolicyFile
@@ -57,6 +57,7 @@ def find_notes(file: PolicyFile, policy: Policy, source: Source, upstreams: Coll
     return tuple(sorted(dict.fromkeys(notes), key=lambda note: note.line or 0))
 
 
+MANAGING: Final = "key:"  # what the management of keys asks for, which is no route of a policy's
 Found = tuple[NoteKind, Path, str, str]
 
 
@@ -77,7 +78,7 @@ def _list_scopes(file: PolicyFile, policy: Policy, places: Iterable[Place]) -> I
                 mend = "take it out, or write the rule that it is for"
                 yield "idle-preset-scope", ("presets", name, "scopes", index), message, mend
     heads = {head for head, _ in asked} | promised
-    unused = [name for name in policy.catalogue if name not in heads]
+    unused = [name for name in policy.catalogue if name not in heads and not name.startswith(MANAGING)]
     if unused:
         message = f"no rule asks for {len(unused)} scopes: {', '.join(unused)}"
         yield "unused-scope", ("scopes", unused[0]), message, "take them out, unless somebody behind the proxy asks"

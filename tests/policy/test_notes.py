@@ -42,7 +42,7 @@ def test_a_policy_without_oddities_has_no_notes(tmp_path: Path) -> None:
 
 ODD = {
     "unused-scope": (
-        (HEAD + USED).replace("presets:", "  a:idle: { title: Idle }\npresets:"), 6,
+        (HEAD + USED).replace("presets:", "  a:idle: { title: Idle }\n  key:list: { title: List keys }\npresets:"), 6,
         "no rule asks for 1 scopes: a:idle",
     ),
     "idle-preset-scope": (

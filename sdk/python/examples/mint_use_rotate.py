@@ -11,7 +11,7 @@ from aegis_sdk.models import MintedKey
 
 def main() -> None:
     with AegisClient() as client:
-        minted = client.keys.mint("nightly", scopes=["workflow:run:nightly-etl"], expires_in="30d")
+        minted = client.keys.mint("nightly", scopes=["workflow:run:nightly-etl"])
         print("minted", minted.name, minted.scopes)
         use(minted)
         asked = client.keys.explain(minted.id, method="GET", path="/v1/agents/invoice-reader")

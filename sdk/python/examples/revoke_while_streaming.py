@@ -10,7 +10,7 @@ from aegis_sdk import AegisClient, KeyRevokedError
 
 def main() -> None:
     with AegisClient() as owner:
-        minted = owner.keys.mint("watcher", preset="execution", expires_in="30d")
+        minted = owner.keys.mint("watcher", preset="execution")
         with AegisClient(api_key=minted.key) as watcher:
             execution = watcher.workflows.run("nightly-etl")
             try:

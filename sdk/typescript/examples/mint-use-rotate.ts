@@ -7,7 +7,7 @@ import { AegisClient, KeyRevokedError, type MintedKey, PermissionDeniedError, Se
 
 const client = new AegisClient();
 
-const minted = await client.keys.mint("nightly", { scopes: ["workflow:run:nightly-etl"], expiresIn: "30d" });
+const minted = await client.keys.mint("nightly", { scopes: ["workflow:run:nightly-etl"] });
 console.log("minted", minted.name, minted.scopes);
 await use(minted);
 const asked = await client.keys.explain(minted.id, { method: "GET", path: "/v1/agents/invoice-reader" });

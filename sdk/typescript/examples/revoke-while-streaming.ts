@@ -6,7 +6,7 @@
 import { AegisClient, KeyRevokedError } from "@aegis/sdk";
 
 const owner = new AegisClient();
-const minted = await owner.keys.mint("watcher", { preset: "execution", expiresIn: "30d" });
+const minted = await owner.keys.mint("watcher", { preset: "execution" });
 const watcher = new AegisClient({ apiKey: minted.key });
 const execution = await watcher.workflows.run("nightly-etl");
 
