@@ -29,6 +29,7 @@ from proxy.console.sign_in_pages import ROOT, SETTINGS, SIGN_IN, STATIC, find_pr
 from proxy.console.signed_in import SignedIn as SignedIn
 from proxy.envelope import Target, parse_query
 from proxy.errors import CredentialError, Reason, Refusal, RequestError
+from proxy.keys.record import form_date
 from proxy.keys.rights import ACTION_SCOPES, Action, Caller, RightsError, check_action
 from proxy.management.dispatch import Management
 from proxy.management.faults import refuse_conflict, refuse_input, refuse_rights
@@ -239,6 +240,7 @@ class Console:
             signed_in,
             place="keys",
             base_url=base_url,
+            ends=None if signed_in.caller.ends_at is None else form_date(signed_in.caller.ends_at),
             grantables=grantables,
             chosen=parse_query(target.query, ("rights",)).get("rights", ""),
             one_workflow=find_one_workflow(grantables.scopes),
@@ -255,6 +257,7 @@ class Console:
             "edit.html",
             signed_in,
             place="keys",
+            ends=None,
             key=key,
             shown=key.model_dump(mode="json", include=set(EDITED)),
             grantables=grantables,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 
 import pytest
 from playwright.async_api import Page
@@ -248,6 +249,25 @@ async def test_what_is_wrong_with_a_change_stands_beside_its_field(visitor: Visi
         await page.get_by_role("button", name="Save", exact=True).click()
         await page.locator("[data-for='constraints.sources']:not(:empty)").wait_for()
         assert (await read_key(visitor.stage, "laptop"))["version"] == key.summary.version
+
+
+async def test_whoever_signed_in_by_a_key_that_ends_soon_makes_one_that_ends_with_it(
+    platform: PlatformStage, stage: Stage, open_page: Open
+) -> None:
+    """None of the usual ends is left to choose, and what the key may have is chosen already."""
+    admin = await stage.mint("full-access", name="admin", lifetime=timedelta(days=1))
+    async with sign_in(platform.proxies[0], admin, open_page, f"{ROOT}/new?rights=execution") as page:
+        await page.get_by_label("Name", exact=True).fill("brief")
+        own = page.get_by_role("radio", name="As long as your own key")
+        assert await own.is_checked()
+        assert await page.get_by_role("radio", name="In 7 days").count() == 0
+        await look(page, "new-own-end")
+        await create(page, stage)
+        await page.get_by_role("heading", name="brief", exact=True).wait_for()
+    made, maker = [(await read_key(stage, name))["expires_at"] for name in ("brief", "admin")]
+    assert isinstance(made, datetime)
+    assert isinstance(maker, datetime)
+    assert made == maker.replace(microsecond=0)
 
 
 # --- what may it do -------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ const kept = () => form.querySelector("input[data-ends]").dataset.ends;
 function findEnd() {
   const value = chosen("expiry");
   if (value === "date") return find("date").value ? new Date(`${find("date").value}T23:59:59`) : null;
-  if (value === "keep") return kept() ? new Date(kept()) : null;
+  if (value === "keep" || value === "own") return kept() ? new Date(kept()) : null;
   return SPANS[value] ? new Date(Date.now() + SPANS[value] * 86400000) : null;
 }
 
@@ -201,7 +201,7 @@ export function readRights() {
 export function readExpiry() {
   const expiry = chosen("expiry");
   if (expiry === "keep") return {};
-  return expiry === "date" ? { expires_at: findEnd()?.toISOString() } : { expires_in: expiry };
+  return expiry === "date" || expiry === "own" ? { expires_at: findEnd()?.toISOString() } : { expires_in: expiry };
 }
 
 /** All constraints there are. */
