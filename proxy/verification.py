@@ -8,6 +8,7 @@ beyond "which effective scopes".
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from proxy.clock import Clock, DatabaseClock
@@ -142,15 +143,19 @@ class Verifier:
 
     async def _verify_slowly(self, token: Token | LegacyToken, digest: bytes) -> Principal:
         proof = self._memory.find_proof(digest)
+        asked_at, not_before = self._clock.boot(), -math.inf
         for _ in range(MAX_READS):
             key_id = proof.key_id if proof is not None else await self._find_key_id(token)
-            state, now = await self._get_state(key_id, proven=proof is not None)
+            state, now = await self._get_state(key_id, proven=proof is not None, not_before=not_before)
             if isinstance(token, LegacyToken) and proof is not None and not _holds(state.record, token):
                 proof = None  # it may be another key's now: only a token of our own form names its key
                 continue
             if state.record is None:
                 raise refuse_unknown(proven=proof is not None)
             if proof is None or not _still_fits(proof, state.record):
+                if state.read_at < asked_at and not _may_hold(state.record, token):
+                    not_before = asked_at  # it may be a new secret, used before the news of its rotation is here
+                    continue
                 proof = await self._prove(token, digest, state.record)
                 continue  # hashing took its time: look at the state again
             principal = self._form_principal(state, state.record, proof, now)
@@ -184,13 +189,14 @@ class Verifier:
             )
         return trust
 
-    async def _get_state(self, key_id: KeyId, *, proven: bool) -> tuple[KeyState, float]:
-        """A state that may decide at the returned boot time. Raises UnavailableError, CredentialError."""
+    async def _get_state(self, key_id: KeyId, *, proven: bool, not_before: float = -math.inf) -> tuple[KeyState, float]:
+        """A state that may decide at the returned boot time, and was read at `not_before` or later. Raises
+        UnavailableError, CredentialError."""
         for _ in range(MAX_READS):
             now = self._clock.boot()
             trust = self._get_trust()
             state = self._memory.find_state(key_id, now) if trust is Trust.TRUSTED else None
-            if state is not None:
+            if state is not None and state.read_at >= not_before:
                 return state, now
             try:
                 state = await self._reader.read(key_id)
@@ -264,6 +270,11 @@ class Verifier:
         """Let the hashes under way end."""
         if self._flights:
             await asyncio.wait(self._flights.values())
+
+
+def _may_hold(record: KeyRecord, token: Token | LegacyToken) -> bool:
+    """Whether it is worth asking the record's hashes, or, of a token found by its digest, the record itself."""
+    return isinstance(token, LegacyToken) or record.find_tagged(fast_tag(token.key_id, token.secret)) is not None
 
 
 def _still_fits(proof: Proof, record: KeyRecord) -> bool:

@@ -367,6 +367,29 @@ async def test_both_secrets_of_a_rotated_key_work_until_the_old_one_runs_out(
     assert (await hall.verify(new)).secret_version == 2
 
 
+async def test_a_new_secret_opens_before_the_news_of_its_rotation_is_here(
+    hall: Hall, table: Table, argon2_string: str, counted_hasher: Hasher
+) -> None:
+    """Whoever was just told it may be quicker than the news: nobody is refused by a row read before they asked."""
+    await hall.verify()
+    new = form_secret_token(KEY, 2)
+    new_secret = make_secret(new, await counted_hasher.hash(new.secret), version=2)
+    table.put(make_record(KEY, secrets=[make_secret(TOKEN, argon2_string), new_secret]))
+    hall.clock.advance(2**-10)
+    assert (await hall.verify(new)).secret_version == 2
+    assert (await hall.verify()).secret_version == 1
+    assert table.reads == 2
+
+
+async def test_wrong_secrets_of_a_remembered_key_share_their_reads(hall: Hall, table: Table) -> None:
+    await hall.verify()
+    hall.clock.advance(2**-10)
+    hall.hashes.clear()
+    refusals = await asyncio.gather(*(hall.refuse(form_secret_token(KEY, seed)) for seed in range(1, 100)))
+    assert {refusal.reason for refusal in refusals} == {Reason.CREDENTIAL_INVALID}
+    assert (table.reads, hall.hashes) == (2, [])
+
+
 async def test_a_remembered_key_expires_at_the_instant(hall: Hall, table: Table) -> None:
     table.put(dataclasses.replace(table.rows[KEY], expires_at=hall.database_now + 1.0))
     principal = await hall.verify()
