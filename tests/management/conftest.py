@@ -28,7 +28,7 @@ async def proxy(stage: Stage, sample: SampleServer, issuer: Issuer) -> AsyncIter
     """One whose changes have time to wait for each other, on however busy a machine."""
     provider = IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)
     sections: dict[str, dict[str, Any]] = {
-        "database": {"query_timeout_seconds": 60.0},
+        "database": {"query_timeout_seconds": 10.0},
         "management": {"identity_provider": provider},
     }
     async with stage.proxy(sample.url, **sections) as proxy:
