@@ -130,12 +130,14 @@ def _form_claude_desktop(base_url: str) -> tuple[Step, ...]:
         "env": {"AUTHORIZATION": f"Bearer {PLACEHOLDER}"},
     }
     file = "claude_desktop_config.json (Settings → Developer → Edit Config)"
-    return (Step("Then quit and start it again", "json", _form_json({"mcpServers": {SERVER_NAME: server}}), file),)
+    return (
+        Step("Afterwards quit it, and start it again", "json", _form_json({"mcpServers": {SERVER_NAME: server}}), file),
+    )
 
 
 def _form_cursor(base_url: str) -> tuple[Step, ...]:
     server = {"url": base_url + MCP_PATH, "headers": _bearer(f"${{env:{KEY_VARIABLE}}}")}
-    file = "~/.cursor/mcp.json, or .cursor/mcp.json in a project"
+    file = "~/.cursor/mcp.json (in a project: .cursor/mcp.json)"
     return (
         Step("Start Cursor where the variable is set", "json", _form_json({"mcpServers": {SERVER_NAME: server}}), file),
     )
@@ -186,8 +188,8 @@ def _form_codex(base_url: str) -> tuple[Step, ...]:
 def _form_inspector(base_url: str) -> tuple[Step, ...]:
     command = (
         "npx -y @modelcontextprotocol/inspector --cli"
-        f" {shlex.quote(base_url + MCP_PATH)} --transport http"
-        f' --header "Authorization: Bearer ${KEY_VARIABLE}" --method tools/list\n'
+        f" {shlex.quote(base_url + MCP_PATH)} \\\n  --transport http"
+        f' \\\n  --header "Authorization: Bearer ${KEY_VARIABLE}" \\\n  --method tools/list\n'
     )
     return (Step("Lists the tools this key may use", "sh", command),)
 
@@ -201,10 +203,12 @@ from mcp.client.streamable_http import streamable_http_client
 
 
 async def main() -> None:
+    url = %URL%
     headers = {"Authorization": f"Bearer {os.environ['AEGIS_API_KEY']}"}
+    timeout = httpx2.Timeout(30, read=300)
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30, read=300)) as http,
-        Client(streamable_http_client(%URL%, http_client=http)) as client,
+        httpx2.AsyncClient(headers=headers, timeout=timeout) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
     ):
         for tool in (await client.list_tools()).tools:
             print(tool.name)
@@ -213,14 +217,20 @@ async def main() -> None:
 asyncio.run(main())
 """
 TYPESCRIPT_PROGRAM = """\
-import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import {
+  Client,
+  StreamableHTTPClientTransport,
+} from "@modelcontextprotocol/client";
 
-const transport = new StreamableHTTPClientTransport(new URL(%URL%), {
-  requestInit: { headers: { Authorization: `Bearer ${process.env.AEGIS_API_KEY}` } },
+const url = new URL(%URL%);
+const headers = { Authorization: `Bearer ${process.env.AEGIS_API_KEY}` };
+const transport = new StreamableHTTPClientTransport(url, {
+  requestInit: { headers },
 });
 const client = new Client({ name: "my-client", version: "1.0.0" });
 await client.connect(transport);
-for (const tool of (await client.listTools()).tools) console.log(tool.name);
+const { tools } = await client.listTools();
+for (const tool of tools) console.log(tool.name);
 await client.close();
 """
 

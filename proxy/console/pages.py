@@ -106,7 +106,7 @@ def list_hints(key: Key, now: datetime) -> list[str]:
     if key.expires_at is None:
         hints.append("Never expires: give it an end, or rotate it regularly")
     elif key.expires_at - now < SOON:
-        hints.append(f"Expires in {tell_span(key.expires_at - now)}: prolong it or replace it")
+        hints.append(f"Expires in {tell_span(key.expires_at - now)}: extend it or replace it")
     if key.last_used_at is None and now - key.created_at > UNUSED:
         hints.append("Never used: revoke it if nobody needs it")
     elif key.last_used_at is not None and now - key.last_used_at > IDLE:

@@ -61,6 +61,10 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 CALLBACK_MEMBERS: Final = ("code", "state", "iss", "error", "error_description", "error_uri", "session_state")
 MAX_BODY_BYTES: Final = 4096  # a form of ours has 300
+PROVIDER_AWAY: Final = (
+    "Your account cannot be checked right now: the identity provider does not answer. Try again soon, or sign in with"
+    " an API key."
+)
 HEADERS: Final[Mapping[str, str]] = {**PAGE_HEADERS, "Cache-Control": "no-store"}
 Weigh = Callable[[Refusal, ClientAddress | None], Refusal]
 
@@ -236,7 +240,8 @@ class SignInDesk:
         passage.ended = refusal.reason
         self._note_refusal(passage, refusal)
         answer = form_answer(refusal, PLAIN, realm="", request_id=passage.request_id)
-        response = self._show_form(request, onward, refusal.detail, answer.status)
+        told = PROVIDER_AWAY if refusal.reason is Reason.PROVIDER_UNREACHABLE else refusal.detail
+        response = self._show_form(request, onward, told, answer.status)
         for name in ("Retry-After", "Allow", "X-Request-Id"):
             if name in answer.headers:
                 response.headers[name] = answer.headers[name]
@@ -263,7 +268,7 @@ def _require_manager(caller: Caller) -> Caller:
     if any(covers(caller.grants, scope) for scope in ACTION_SCOPES.values()):
         return caller
     missing = ACTION_SCOPES["list"]
-    detail = f"Signing in takes a right to manage keys, such as {missing}: {caller.name} holds none."
+    detail = f"{caller.name} holds no right to manage keys, such as {missing}."
     raise DeniedError(Reason.SCOPE_MISSING, detail, data={"missing": [missing]})
 
 

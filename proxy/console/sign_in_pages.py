@@ -50,6 +50,7 @@ def form_sign_in_page(*, prefix: str, csrf: str, onward: str, provider: bool, fa
         if provider
         else ""
     )
+    kind = "" if provider else ' class="primary"'
     form = (
         f'<form class="card stack" method="post" action="{escape(prefix)}{SIGN_IN}">\n'
         f'<input type="hidden" name="csrf" value="{escape(csrf)}">\n'
@@ -58,7 +59,7 @@ def form_sign_in_page(*, prefix: str, csrf: str, onward: str, provider: bool, fa
         '<input id="key" type="password" name="key" required autocomplete="off" spellcheck="false"'
         ' autocapitalize="none">\n'
         '<p class="note">One that holds rights such as key:list. The sign-in holds no more than the key does, and ends'
-        " with it.</p></div>\n<button>Sign in</button>\n</form>\n"
+        f" with it.</p></div>\n<button{kind}>Sign in</button>\n</form>\n"
     )
     return FRAME.format(static=escape(prefix) + STATIC, title="Sign in", head="", body=told + there + form)
 

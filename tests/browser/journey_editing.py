@@ -91,7 +91,7 @@ async def test_whoever_may_not_list_is_told_so_and_types(
     maker = await stage.mint(scopes=("key:create", "key:list", "key:read", "workflow:run"), name="maker")
     async with sign_in(platform.proxies[0], maker, open_page, f"{ROOT}/new?rights=one") as page:
         await page.get_by_text("No names can be offered: key").wait_for()
-        assert "does not hold workflow:list. Type it." in await page.locator("#workflow-names").inner_text()
+        assert "does not hold workflow:list. Type the name." in await page.locator("#workflow-names").inner_text()
         assert await page.locator("#workflows option").count() == 0
         await look(page, "new-one-not-listed")
         await page.get_by_label("Name", exact=True).fill("typed")
@@ -116,7 +116,7 @@ async def test_a_platform_that_fails_keeps_nobody_from_typing(
     ):
         await page.get_by_label("Name", exact=True).fill("typed")
         await page.get_by_label("Workflow", exact=True).fill("nightly-etl")
-        await page.get_by_text(f"No names can be offered: {words}. Type it.").wait_for()
+        await page.get_by_text(f"No names can be offered: {words}. Type the name.").wait_for()
         assert await page.get_by_label("Workflow", exact=True).input_value() == "nightly-etl"
         canary.answer = lambda _received: form_answer(b'{"workflows": [{"name": "weekly"}]}')
         await page.get_by_role("button", name="Ask again").click()

@@ -145,9 +145,11 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const shown = button.parentElement.querySelector("pre, output");
   const copied = await copy(shown.textContent, shown);
-  const word = button.textContent;
+  if (button.dataset.said) return;
+  const before = [...button.childNodes];
+  button.dataset.said = "yes";
   button.textContent = copied ? "Copied" : "Press Ctrl+C";
-  setTimeout(() => { button.textContent = word; }, 2000);
+  setTimeout(() => { button.replaceChildren(...before); delete button.dataset.said; }, 2000);
 });
 
 begin(document);

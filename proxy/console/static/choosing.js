@@ -101,8 +101,8 @@ async function offer(place, note, how, show) {
   if (why) {
     const again = make("button", { type: "button", className: "plain" }, "Ask again");
     again.addEventListener("click", () => { delete place.dataset.asked; offer(place, note, how, show); });
-    note.replaceChildren(`No names can be offered: ${why}. Type it.`, again);
-  } else note.textContent = names.length ? `The platform lists ${names.length} for you: ${how}. Another can be typed.` : "The platform lists none for you. Type it.";
+    note.replaceChildren(`No names can be offered: ${why}. Type the name.`, again);
+  } else note.textContent = names.length ? `The platform lists ${names.length} for you: ${how}. Another can be typed.` : "The platform lists none for you. Type the name.";
   show(names);
 }
 
@@ -160,7 +160,8 @@ export function complain(faults) {
     place.textContent ||= `${capitalize(message)}.`.replace(/\.\.$/, ".");
     const details = place.closest("details");
     if (details) details.open = true;
-    place.closest(".field")?.querySelector("input, textarea")?.setAttribute("aria-invalid", "true");
+    const where = place.closest(".field") ?? (place.dataset.for === "expiry" && chosen("expiry") === "date" ? find("until") : null);
+    where?.querySelector("input, textarea")?.setAttribute("aria-invalid", "true");
   }
   const first = form.querySelector("[aria-invalid]") ?? form.querySelector(".fault:not(:empty)")?.closest("fieldset")?.querySelector("input:checked, input");
   first?.focus();
@@ -186,6 +187,7 @@ export function checkHere(wanted) {
   if (end && end <= new Date()) faults.push({ field: "expiry", message: "That day is over: choose a later one" });
   for (const input of form.querySelectorAll("[data-limit]")) {
     if (input.value.trim() && !Number.isFinite(Number(input.value))) faults.push({ field: `constraints.${input.id}`, message: "Write a number" });
+    else if (input.value.trim() && Number(input.value) <= 0) faults.push({ field: `constraints.${input.id}`, message: "Write a number above 0" });
   }
   return faults;
 }

@@ -163,6 +163,7 @@ async function explain() {
   const place = document.getElementById("answer");
   place.replaceChildren();
   for (const fault of question.querySelectorAll(".fault")) fault.textContent = "";
+  for (const field of question.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   const kind = question.elements.kind.value;
   const wanted = { [kind]: document.getElementById(kind).value.trim() };
   if (!wanted[kind]) return tellFault(kind, NEEDED[kind]);
@@ -193,12 +194,14 @@ function parseObject(text) {
 function tellFault(field, text) {
   const place = question.querySelector(`[data-for="${CSS.escape(field)}"]`) ?? question.querySelector("[data-for=body]");
   place.textContent = text;
+  document.getElementById(field)?.setAttribute("aria-invalid", "true");
   document.getElementById(field)?.focus();
 }
 
 function showAnswer(place, { allowed, explanation }) {
   const why = explanation.why ? ` ${capitalize(explanation.why)}.` : "";
-  const enough = explanation.enough?.length ? ` It would take ${explanation.enough.join(", ")}.` : "";
+  const more = (explanation.enough ?? []).filter((scope) => !why.includes(scope));
+  const enough = more.length ? ` It would take ${more.join(", ")}.` : "";
   const list = make("ol", { className: "trace" }, ...explanation.trace.map((step) => make("li", {}, step)));
   const word = allowed ? "Allowed." : `Refused.${why}${enough}`;
   const steps = make("details", {}, make("summary", {}, "How the policy got there"), list);
