@@ -293,7 +293,8 @@ async def test_a_key_is_asked_about_by_tool_by_path_and_by_method(visitor: Visit
         await answer.get_by_text("Allowed.").wait_for()
         await page.get_by_label("Path, with its query").fill("/v1/workflows/weekly/run")
         await ask.click()
-        await answer.get_by_text("It would take workflow:run").wait_for()
+        await answer.get_by_text("Refused.").get_by_text("needs scope workflow:run:weekly.").wait_for()
+        assert "It would take" not in await answer.inner_text()  # that stands there already
         await look(page, "key-explained-path")
 
         await page.get_by_role("radio", name="MCP method").check()

@@ -55,6 +55,9 @@ async def test_custom_rights_and_faults(visitor: Visitor, open_page: Open) -> No
         await page.get_by_text("Write a number.").wait_for()
         await page.get_by_label("Requests per second").fill("-1")
         await page.get_by_role("button", name="Create key").click()
+        await page.get_by_text("Write a number above 0.").wait_for()
+        await page.get_by_label("Requests per second").fill("2")
+        await page.get_by_role("button", name="Create key").click()
         await page.locator("[data-for='constraints.sources']:not(:empty)").wait_for()
         await look(page, "new-constraints")
 
