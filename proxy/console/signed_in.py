@@ -54,9 +54,9 @@ class SignIns:
         value = self._find_value(request)
         if value is None:
             return None
-        address = self._find_address(request)
+        address, id_hash = self._find_address(request), hash_value(value)
         try:
-            sign_in = await self._store.find(hash_value(value))
+            sign_in = await self._store.find(id_hash)
             if sign_in is None:
                 return None
             caller = await self._find_caller(sign_in, address)
@@ -65,7 +65,7 @@ class SignIns:
             return None
         except DatabaseError as error:
             raise _refuse_database(error) from error
-        return SignedIn(replace(caller, sign_in=hash_value(value)), derive_csrf(value))
+        return SignedIn(replace(caller, sign_in=id_hash), derive_csrf(value))
 
     async def open(self, caller: Caller, request: web.BaseRequest) -> str:
         """A new sign-in; what was the browser's cookie before ends. The value of its Set-Cookie. Raises
@@ -111,7 +111,7 @@ class SignIns:
             sign_in = await self._store.find(hash_value(value))
             if sign_in is not None:
                 await self._store.end_all(sign_in, await self._find_actor(sign_in))
-        except CredentialError:
+        except (CredentialError, RequestError):
             pass  # nobody's, any more: so are the others
         except DatabaseError as error:
             raise _refuse_database(error) from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from proxy.console.cookies import derive
+from proxy.console.cookies import derive, derive_csrf
 from proxy.demo.sample_server import SampleServer
 from proxy.keys.owners import Owners
 from proxy.keys.rights import form_operator
@@ -17,7 +19,7 @@ from proxy.server import Proxy
 from proxy.settings import FailuresSettings
 from proxy.settings_management import IdentityProviderSettings
 from tests.console.asking import Asker
-from tests.console.browser import SIGN_IN, Browser, Page
+from tests.console.browser import SIGN_IN, SIGN_OUT, Browser, Page
 from tests.ear import Ear
 from tests.issuer import AUDIENCE, Issuer, answer_with, form_token, make_key, run_issuer
 from tests.staging import Stage
@@ -25,6 +27,7 @@ from tests.staging import Stage
 HOME, START, CALLBACK = "/settings/api-keys", f"{SIGN_IN}/start", f"{SIGN_IN}/callback"
 PUBLIC_URL = "http://127.0.0.1:8080"
 CLIENT_ID, SECRET = "the page", "client secret: s3cr3t"
+THREE_FAILURES = FailuresSettings(burst=3, per_second=0.01).model_dump()
 
 
 @pytest.fixture
@@ -34,14 +37,23 @@ async def issuer() -> AsyncIterator[Issuer]:
         yield issuer
 
 
-@pytest.fixture
-async def proxy(stage: Stage, sample: SampleServer, issuer: Issuer) -> AsyncIterator[Proxy]:
+@asynccontextmanager
+async def run_page(
+    stage: Stage, sample: SampleServer, issuer: Issuer, **sections: dict[str, Any]
+) -> AsyncIterator[Proxy]:
     async with stage.proxy(
         sample.url,
         management={"identity_provider": IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)},
         server={"public_url": PUBLIC_URL},
         console={"client_id": CLIENT_ID, "client_secret": SecretStr(SECRET)},
+        **sections,
     ) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxy(stage: Stage, sample: SampleServer, issuer: Issuer) -> AsyncIterator[Proxy]:
+    async with run_page(stage, sample, issuer) as proxy:
         yield proxy
 
 
@@ -197,6 +209,18 @@ async def test_whoever_fails_at_the_provider_may_try_again_and_gets_where_they_w
         assert (failed.status, failed.hidden["next"], "evil" in failed.text) == (401, HOME, False)
 
 
+async def test_whoever_moved_to_another_tenant_can_still_sign_out_everywhere(
+    stage: Stage, browser: Browser, http: aiohttp.ClientSession
+) -> None:
+    """The sign-in is nobody's any more; its cookie and its row go all the same."""
+    assert (await sign_in(browser, http)).status == 200
+    await stage.sql("UPDATE owners SET tenant_id = 'elsewhere'")
+    csrf = derive_csrf(browser.cookies["aegis-sign-in"])
+    left = await browser.post(SIGN_OUT, {"csrf": csrf, "everywhere": "1"})
+    assert (left.status, "aegis-sign-in" in browser.cookies) == (303, False)
+    assert await stage.database.fetch("SELECT FROM sign_ins") == []
+
+
 async def test_a_code_is_good_once(browser: Browser, http: aiohttp.ClientSession) -> None:
     members = await visit_provider(http, await browser.get(START))
     flow = dict(browser.cookies)
@@ -208,13 +232,7 @@ async def test_a_code_is_good_once(browser: Browser, http: aiohttp.ClientSession
 async def test_made_up_codes_count_against_their_address_and_then_go_nowhere(
     stage: Stage, sample: SampleServer, http: aiohttp.ClientSession, issuer: Issuer
 ) -> None:
-    async with stage.proxy(
-        sample.url,
-        management={"identity_provider": IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)},
-        server={"public_url": PUBLIC_URL},
-        console={"client_id": CLIENT_ID, "client_secret": SecretStr(SECRET)},
-        failures=FailuresSettings(burst=3, per_second=0.01).model_dump(),
-    ) as proxy:
+    async with run_page(stage, sample, issuer, failures=THREE_FAILURES) as proxy:
         browser = Browser(http, proxy)
         browser.cookies["aegis-sign-in-flow"] = "a" * 43
         made_up = {"state": derive("a" * 43, "state"), "code": "junk"}
@@ -227,13 +245,7 @@ async def test_invalid_keys_from_the_same_address_keep_nobody_from_signing_in_at
     stage: Stage, sample: SampleServer, http: aiohttp.ClientSession, issuer: Issuer
 ) -> None:
     """A client behind the same NAT that goes on with a wrong key."""
-    async with stage.proxy(
-        sample.url,
-        management={"identity_provider": IdentityProviderSettings(issuer=issuer.url, audience=AUDIENCE)},
-        server={"public_url": PUBLIC_URL},
-        console={"client_id": CLIENT_ID, "client_secret": SecretStr(SECRET)},
-        failures=FailuresSettings(burst=3, per_second=0.01).model_dump(),
-    ) as proxy:
+    async with run_page(stage, sample, issuer, failures=THREE_FAILURES) as proxy:
         browser = Browser(http, proxy)
         statuses = [(await browser.sign_in("no key")).status for _ in range(4)]
         assert statuses == [401, 401, 401, 429]
