@@ -119,9 +119,7 @@ class Console:
         signed_in = await self._sign_ins.find_signed_in(request)
         if signed_in is None:
             raise CredentialError(Reason.CREDENTIAL_MISSING, "Nobody is signed in: sign in again.")
-        token = request.headers.get("X-CSRF-Token", "").encode("utf-8", "surrogateescape")
-        if not compare_digest(token, signed_in.csrf.encode()):
-            raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
+        _check_csrf(signed_in, request.headers.get("X-CSRF-Token", ""))
         inner = replace(target, path=target.path.removeprefix(SETTINGS), text=target.text.removeprefix(SETTINGS))
         return await self._management.serve(request, inner, passage, signed_in.caller)
 
@@ -136,8 +134,7 @@ class Console:
             response.force_close()  # nothing is read of what nobody sends
             return response
         form = read_form(request.headers, await read_body(request, self._bodies))
-        if not compare_digest(form.get("csrf", "").encode(), signed_in.csrf.encode()):
-            raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
+        _check_csrf(signed_in, form.get("csrf", ""))
         if deed == "revoke" and form.get("sure") != "yes":
             raise refuse_input([("sure", "nothing was revoked: say that it is for good")])
         members = {"reason": form["reason"]} if deed == "revoke" and form.get("reason") else NOTHING
@@ -179,7 +176,7 @@ class Console:
             query={name: given.get(name, "") for name in SEARCH},
             narrowed=bool(given),
             presets=grantables.presets,
-            titles={preset.name: preset.title for preset in grantables.presets},
+            titles=_list_titles(grantables),
             may_create=covers(caller.grants, ACTION_SCOPES["mint"]),
             first=f"?{urlencode(search)}" if search else "",
             next=f"?{urlencode({**search, 'cursor': page.next_cursor or ''})}",
@@ -219,7 +216,7 @@ class Console:
             idle_seconds=self._idle_seconds,
             key=key,
             actions=find_actions(caller, key),
-            titles={preset.name: preset.title for preset in grantables.presets},
+            titles=_list_titles(grantables),
             sessions=held.sessions,
             newest=max((one.secret_version for one in held.sessions), default=0),
             chart=form_chart(usage.days),
@@ -261,7 +258,7 @@ class Console:
             key=key,
             shown=key.model_dump(mode="json", include=set(EDITED)),
             grantables=grantables,
-            titles={preset.name: preset.title for preset in grantables.presets},
+            titles=_list_titles(grantables),
             one_workflow=find_one_workflow(grantables.scopes),
         )
 
@@ -300,6 +297,17 @@ class Console:
 def _form_page(text: str, status: int = 200) -> web.Response:
     headers = {**HEADERS, "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8"}
     return web.Response(body=text.encode(), status=status, headers=headers)
+
+
+def _list_titles(grantables: Grantables) -> dict[str, str]:
+    """By the names of the presets."""
+    return {preset.name: preset.title for preset in grantables.presets}
+
+
+def _check_csrf(signed_in: SignedIn, token: str) -> None:
+    """Raises RequestError unless it came from a page of this sign-in."""
+    if not compare_digest(token.encode("utf-8", "surrogateescape"), signed_in.csrf.encode()):
+        raise RequestError(Reason.ORIGIN_NOT_ALLOWED, "This does not come from a page of this sign-in: reload it.")
 
 
 def _check_action(caller: Caller, action: Action, endpoint: str) -> None:
